@@ -1,0 +1,119 @@
+#include "common/json.h"
+
+#include <math.h>
+#include <string.h>
+
+cJSON *json_parse(const char *text, size_t length, const char *what, struct error *err)
+{
+    const char *end = NULL;
+    cJSON *json = cJSON_ParseWithLengthOpts(text, length, &end, false);
+    if (json == NULL) {
+        error_set(err, "%s is not JSON: mistake at byte %zu", what, end == NULL ? 0 : (size_t)(end - text));
+        return NULL;
+    }
+    for (const char *rest = end; rest < text + length; rest++) {
+        if (strchr(" \t\r\n", *rest) == NULL) {
+            error_set(err, "%s is not JSON: there is more behind its end at byte %zu", what, (size_t)(rest - text));
+            cJSON_Delete(json);
+            return NULL;
+        }
+    }
+    return json;
+}
+
+cJSON *json_read_file(const char *path, size_t most_bytes, struct error *err)
+{
+    cleanup_buffer struct buffer buffer;
+    buffer_init(&buffer, most_bytes);
+    if (buffer_read_file(&buffer, path, err) < 0)
+        return NULL;
+    return json_parse(buffer_text(&buffer), buffer.length, path, err);
+}
+
+char *json_print(const cJSON *json)
+{
+    return cJSON_PrintUnformatted(json);
+}
+
+static const cJSON *member(const cJSON *json, const char *name, size_t length)
+{
+    if (!cJSON_IsObject(json))
+        return NULL;
+    for (const cJSON *item = json->child; item != NULL; item = item->next)
+        if (strncmp(item->string, name, length) == 0 && item->string[length] == '\0')
+            return item;
+    return NULL;
+}
+
+const cJSON *json_at(const cJSON *json, const char *path)
+{
+    while (json != NULL) {
+        size_t length = strcspn(path, ".");
+        json = member(json, path, length);
+        if (path[length] == '\0')
+            return json;
+        path += length + 1;
+    }
+    return NULL;
+}
+
+const char *json_string(const cJSON *json, const char *path, const char *fallback)
+{
+    const cJSON *value = json_at(json, path);
+    return cJSON_IsString(value) ? value->valuestring : fallback;
+}
+
+double json_number(const cJSON *json, const char *path, double fallback)
+{
+    const cJSON *value = json_at(json, path);
+    return cJSON_IsNumber(value) ? value->valuedouble : fallback;
+}
+
+int64_t json_int(const cJSON *json, const char *path, int64_t fallback)
+{
+    double value = json_number(json, path, NAN);
+    /* Beyond 2^53 a double no longer holds every whole number. */
+    if (!(fabs(value) <= 9007199254740992.0) || trunc(value) != value)
+        return fallback;
+    return (int64_t)value;
+}
+
+bool json_bool(const cJSON *json, const char *path, bool fallback)
+{
+    const cJSON *value = json_at(json, path);
+    return cJSON_IsBool(value) ? cJSON_IsTrue(value) : fallback;
+}
+
+static int put_member(cJSON *object, const char *name, cJSON *value)
+{
+    if (cJSON_HasObjectItem(object, name))
+        return cJSON_ReplaceItemInObjectCaseSensitive(object, name, value) ? 0 : -1;
+    return cJSON_AddItemToObject(object, name, value) ? 0 : -1;
+}
+
+int json_put(cJSON *json, const char *path, cJSON *value, struct error *err)
+{
+    cleanup_json cJSON *owned = value;
+    for (;;) {
+        if (!cJSON_IsObject(json) || owned == NULL)
+            return error_set(err, "cannot set '%s': out of memory, or its parent is no object", path);
+        size_t length = strcspn(path, ".");
+        cleanup_free char *name = strndup(path, length);
+        if (name == NULL)
+            return error_set(err, "cannot set '%s': out of memory", path);
+        if (path[length] == '\0') {
+            if (put_member(json, name, owned) < 0)
+                return error_set(err, "cannot set '%s': out of memory", path);
+            owned = NULL;
+            return 0;
+        }
+        cJSON *child = cJSON_GetObjectItemCaseSensitive(json, name);
+        json = child != NULL ? child : cJSON_AddObjectToObject(json, name);
+        path += length + 1;
+    }
+}
+
+bool json_equal(const cJSON *a, const cJSON *b)
+{
+    return cJSON_Compare(a, b, true);
+}
