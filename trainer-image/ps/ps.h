@@ -1,0 +1,83 @@
+/* ps — one shard of the parameters: reduces gradients in a fixed tree, applies the optimizer, serves versions.
+ *
+ * `struct shard` is the state machine, without sockets or clocks; `struct shard_server` puts it behind DATA dialogues.
+ * May call wire, model, numerics and common. Knows nothing of members, epochs or deals: the coordinator does.
+ *
+ * The shard holds parameters [begin, end) of the flat vector, cut into chunks of WIRE_CHUNK_FLOATS; each chunk has its
+ * own version, and its own tree for the step it waits for. Step t's tree has the blocks of plan.blocks as leaves
+ * (numerics/tree); a node's value is left + right, an empty side leaves the other's value as it is. Nodes arrive in any
+ * order, from anyone, more than once, and overlapping: a node with a complete ancestor (or descendants that already
+ * make it up) adds nothing, an ancestor replaces what is below it, equal bits are all that can come twice. When a
+ * chunk's root is complete, the optimizer reads θ_t and writes θ_{t+1} into a fresh payload, which is what is sent.
+ * θ_t is kept until θ_{t+2}.
+ */
+#ifndef THOLE_PS_PS_H
+#define THOLE_PS_PS_H
+
+#include "common/plan/plan.h"
+#include "model/model.h"
+#include "wire/wire.h"
+
+struct shard;
+
+/* What came of a push. */
+enum push_result {
+    PUSH_ADDED,
+    PUSH_DUPLICATE, /* known already, or overtaken by an ancestor or the step's end */
+    PUSH_TOO_EARLY, /* of a step that this chunk has not reached: the sender holds parameters that nobody made */
+};
+
+struct shard_hooks {
+    /* The chunk at `offset` has got a new version; shard_params() returns it. */
+    void (*chunk_ready)(void *arg, uint64_t version, uint64_t offset);
+    /* All chunks have applied `step`. `loss` is the step's sum of losses (only shard 0's means anything). */
+    void (*step_done)(void *arg, uint64_t step, double loss);
+    void *arg;
+};
+
+/* The shard's range of the flat vector: [index·n/shards, (index+1)·n/shards), rounded down to whole 16 floats. */
+void shard_range(uint64_t parameters, uint32_t shards, uint32_t index, uint64_t *begin, uint64_t *end);
+
+/* Parameters start as the model's initial ones (version 0), made here from the plan's seed. `train_samples` says, with
+ * the plan, how many samples each step has. The plan and model are borrowed. */
+int shard_new(struct shard **out, struct net *net, const struct plan *plan, const struct model *model, uint32_t index,
+              uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
+void shard_free(struct shard *shard);
+CLEANUP_DEFINE(cleanup_shard_pointer, struct shard, shard_free)
+#define cleanup_shard CLEANUP(cleanup_shard_pointer)
+
+/* Is this PUSH header one that this plan can have? Called before a byte of its payload is read. */
+int shard_check_push(const struct shard *shard, const struct frame *frame, struct error *err);
+
+/* Takes a reference of `gradient` where it is kept; may write into it when nobody else holds it. -1 where equal nodes
+ * came with different bits: two members compute differently, and the job must not go on silently. */
+int shard_push(struct shard *shard, const struct frame *frame, struct payload *gradient, enum push_result *result,
+               struct error *err);
+
+/* Parameters of a chunk at a version, borrowed; NULL where it is neither the newest nor the one before. */
+struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset);
+uint64_t shard_version(const struct shard *shard); /* the oldest of its chunks' */
+
+/* Serves DATA dialogues: hands out its handlers for net_listen's dispatcher. A subscriber that lags gets the newest
+ * version when it can take more, so its queue is bounded by two versions. */
+struct shard_server;
+int shard_server_new(struct shard_server **out, struct net *net, struct shard *shard, const struct log *log,
+                     struct error *err);
+void shard_server_free(struct shard_server *server);
+CLEANUP_DEFINE(cleanup_shard_server_pointer, struct shard_server, shard_server_free)
+#define cleanup_shard_server CLEANUP(cleanup_shard_server_pointer)
+const struct conn_handlers *shard_server_handlers(void);
+/* A proven DATA connection is the server's from now on. */
+void shard_server_accept(struct shard_server *server, struct conn *conn);
+/* To be called from shard_hooks.chunk_ready. */
+void shard_server_chunk_ready(struct shard_server *server, uint64_t version, uint64_t offset);
+
+/* Steps: one definition for every role. Step t (from 0) belongs to epoch t / steps_per_epoch and takes the samples
+ * [first, first + count) of that epoch's order. */
+struct schedule {
+    uint64_t samples, batch, steps_per_epoch, steps; /* steps: of the whole job */
+};
+struct schedule schedule_of(const struct plan *plan, uint64_t train_samples);
+void schedule_step(const struct schedule *schedule, uint64_t step, uint64_t *epoch, uint64_t *first, uint32_t *count);
+
+#endif

@@ -1,0 +1,214 @@
+/* wire — how the processes of one job talk: frames over TCP, authenticated, checked, never blocking.
+ *
+ * May call common. Knows frames, not what they mean to a shard or a worker; who may send what when is written here
+ * because a protocol is read in one place.
+ *
+ * THE DIALOGUE
+ *
+ * Every listener is a parameter server's one port. Shard 0's also serves the coordinator. A dialler says in its HELLO
+ * which dialogue it wants:
+ *
+ *   CONTROL  worker → coordinator (shard 0). Light; never waits behind parameters.
+ *            w: JOIN                     c: WELCOME | REFUSED
+ *            c: DEAL …                   blocks of a step to compute; may come again for the same step with others' blocks
+ *            c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block
+ *            w: HEARTBEAT …              every 500 ms, with a counter that grows with every block computed
+ *            w: LEAVE                    it goes of its own will (SIGTERM); its blocks are dealt to others at once
+ *            c: FINISHED                 the job is over: idle until told to go
+ *   REGISTER shard i > 0 → coordinator.
+ *            s: REGISTER                 c: ACCEPTED | REFUSED
+ *            s: DONE …                   its parameters of step t are all applied
+ *            c: FINISHED
+ *   DATA     worker or coordinator → any shard.
+ *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get ready;
+ *                                           a receiver that lags is sent the newest and misses some between
+ *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; nothing otherwise
+ *            w: PUSH …                   gradient of one tree node for one chunk
+ *
+ * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
+ *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
+ *   l: CHALLENGE  payload: boot id u64, plan digest[32], l's nonce[32], HMAC(token, "listener" ‖ HELLO payload ‖ l's boot id ‖ l's nonce)
+ *   d: PROOF      payload: HMAC(token, "dialler" ‖ HELLO payload ‖ CHALLENGE payload)
+ *   l: READY      empty
+ * A wrong MAC, another plan or another protocol version closes the connection with REFUSED and its reason. Before the
+ * proof nothing longer than a handshake payload is read, and at most 10 s are given.
+ *
+ * FRAMES: a header of 64 bytes, little-endian, then `length` bytes of payload.
+ *
+ *   offset size
+ *        0    4 magic        "THLE"
+ *        4    1 version      WIRE_VERSION
+ *        5    1 type         enum frame_type
+ *        6    2 flags        0
+ *        8    4 term         the coordinator's generation as the sender knows it; 0 before WELCOME or ACCEPTED
+ *       12    4 node         tree node, first block, rank or shard: see enum frame_type
+ *       16    8 step         step of a gradient, version of parameters
+ *       24    8 offset       first parameter of the chunk in the flat vector
+ *       32    8 value        double: a loss; or u64: a counter
+ *       40    4 count        blocks, samples: see enum frame_type
+ *       44    4 length       of the payload, in bytes
+ *       48    4 payload CRC  CRC32C (Castagnoli) of the payload
+ *       52    4 reserved     0
+ *       56    4 reserved     0
+ *       60    4 header CRC   CRC32C of bytes 0 to 59
+ *
+ * Parameters and gradients travel in chunks of WIRE_CHUNK_FLOATS (the last of a shard is shorter), and a chunk is
+ * reduced, applied and returned independently of the others.
+ */
+#ifndef THOLE_WIRE_WIRE_H
+#define THOLE_WIRE_WIRE_H
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/crypto.h"
+#include "common/error.h"
+#include "common/log.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    WIRE_VERSION = 1,
+    WIRE_HEADER_SIZE = 64,
+    WIRE_CHUNK_FLOATS = 65536, /* 256 KiB */
+    WIRE_PAYLOAD_MOST = WIRE_CHUNK_FLOATS * 4,
+    WIRE_TEXT_MOST = 1024, /* REFUSED's sentence, addresses */
+    WIRE_CONNECTIONS_MOST = 1024,
+    WIRE_DEFAULT_PORT = 7077,
+};
+
+enum dialogue { DIALOGUE_CONTROL = 1, DIALOGUE_REGISTER = 2, DIALOGUE_DATA = 3 };
+
+enum frame_type {
+    FRAME_HELLO = 1,
+    FRAME_CHALLENGE = 2,
+    FRAME_PROOF = 3,
+    FRAME_READY = 4,
+    FRAME_REFUSED = 5, /* payload: one sentence */
+
+    FRAME_JOIN = 16,      /* payload: compact JSON {"pod":…,"kernel":…,"canary":"<64 hex>","trainSamples":n,"testSamples":n} */
+    FRAME_WELCOME = 17,   /* node: rank; payload: compact JSON {"kernel":…,"shards":[{"address":"host:port","boot":"<16 hex>"},…]} */
+    FRAME_DEAL = 18,      /* step; node: first block; count: blocks */
+    FRAME_VALIDATE = 19,  /* step: version of the parameters; node: first validation block; count: blocks */
+    FRAME_VALIDATED = 20, /* step: version; node: validation block; count: correct ones; value: sum of losses */
+    FRAME_HEARTBEAT = 21, /* value: counter (u64) */
+    FRAME_LEAVE = 22,
+    FRAME_FINISHED = 23,
+
+    FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
+    FRAME_ACCEPTED = 33,
+    FRAME_DONE = 34,     /* node: shard; step */
+
+    FRAME_SUBSCRIBE = 48,
+    FRAME_GET = 49,    /* step: version; offset: chunk */
+    FRAME_PUSH = 50,   /* step; node: tree node; offset: chunk; value: the node's sum of losses; payload: floats */
+    FRAME_PARAMS = 51, /* step: version; offset: chunk; payload: floats */
+};
+
+struct frame {
+    uint8_t type;
+    uint32_t term, node;
+    uint64_t step, offset;
+    union {
+        double loss;
+        uint64_t counter;
+    } value;
+    uint32_t count;
+    uint32_t length; /* bytes of payload */
+};
+
+/* Counted bytes that several connections may be sending at once. The CRC is computed at most once. */
+struct payload {
+    uint32_t references;
+    uint32_t crc;
+    bool crc_known;
+    uint32_t length;   /* bytes */
+    uint32_t capacity; /* bytes */
+    struct payload *next_free;
+    _Alignas(64) unsigned char data[];
+};
+
+struct net;   /* one thread's event loop: listeners, connections, timers */
+struct conn;  /* one authenticated connection, or one on its way to be */
+struct timer;
+
+struct net_options {
+    uint64_t boot_id;
+    uint8_t token[SHA256_SIZE];
+    uint8_t plan_digest[SHA256_SIZE];
+    const struct log *log; /* borrowed */
+};
+
+/* What a connection's owner does. All run on the net's thread, inside net_wait(). */
+struct conn_handlers {
+    /* The handshake is done; `dialogue` and `peer_boot` are proven. */
+    void (*ready)(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot);
+    /* A header has come. Check it (type allowed now, step, node, length against the plan) and return where its payload
+     * is to be written (at least frame->length bytes, valid until `received` or `closed`), or NULL with *err set to
+     * close the connection with that sentence. Not called for frames without payload; those go to `received` at once.
+     * For short payloads conn_scratch() will do. */
+    void *(*place)(void *arg, struct conn *conn, const struct frame *frame, struct error *err);
+    /* The frame is whole and its CRCs are right. -1 with *err set closes the connection with that sentence. */
+    int (*received)(void *arg, struct conn *conn, const struct frame *frame, const void *payload, struct error *err);
+    /* What was queued has been handed to the kernel; may be NULL. */
+    void (*drained)(void *arg, struct conn *conn);
+    /* The connection is gone, `reason` says why; it must not be used after this returns. Called exactly once, also
+     * where conn_dial() never got through a handshake. */
+    void (*closed)(void *arg, struct conn *conn, const char *reason);
+};
+
+int net_new(struct net **out, const struct net_options *options, struct error *err);
+void net_free(struct net *net); /* closes everything, without calling handlers */
+CLEANUP_DEFINE(cleanup_net_pointer, struct net, net_free)
+#define cleanup_net CLEANUP(cleanup_net_pointer)
+
+/* Handles what is ready and what is due; waits for at most `timeout` nanoseconds (0: does not wait; -1: until
+ * something happens). Returns 1 where something was handled, 0 otherwise, -1 on failure of the loop itself. */
+int net_wait(struct net *net, int64_t timeout, struct error *err);
+
+/* Accepts connections on a listening socket (taken over); every one uses `handlers` with `arg`. */
+int net_listen(struct net *net, int fd, const struct conn_handlers *handlers, void *arg, struct error *err);
+
+/* A listening TCP socket on "host:port" or ":port" (port 0: any); *port says which. */
+int wire_listen_socket(const char *address, uint16_t *port, struct error *err);
+
+/* Watches another descriptor (a signalfd, a socket pair); `ready` runs when it can be read. */
+int net_watch_fd(struct net *net, int fd, void (*ready)(void *arg), void *arg, struct error *err);
+void net_unwatch_fd(struct net *net, int fd);
+
+/* One-shot; `due` runs once unless cancelled. Re-arm by net_timer_set. */
+struct timer *net_timer_new(struct net *net, void (*due)(void *arg), void *arg);
+void net_timer_set(struct timer *timer, int64_t nanoseconds_from_now); /* -1: disarm */
+void net_timer_free(struct timer *timer);
+
+/* Dials "host:port" and does the handshake; names are resolved without blocking the loop's thread, and every address
+ * is tried. Failure comes by `closed`; dial again from a timer (300 ms). Never NULL unless without memory. */
+struct conn *conn_dial(struct net *net, const char *address, enum dialogue dialogue,
+                       const struct conn_handlers *handlers, void *arg);
+
+/* Queues a frame. `payload` (NULL: none) is referenced, not copied, and must not change any more; its length is
+ * frame->length. Never blocks; a connection that failed drops it silently (its `closed` is on the way). */
+void conn_send(struct conn *conn, const struct frame *frame, struct payload *payload);
+/* The same with a short payload that is copied (at most WIRE_TEXT_MOST bytes, or a JSON of at most 64 KiB). */
+void conn_send_bytes(struct conn *conn, const struct frame *frame, const void *bytes, size_t length);
+size_t conn_queued(const struct conn *conn); /* bytes not yet handed to the kernel */
+
+/* Sends REFUSED with the sentence (may be NULL), then closes once it is out, in at most a second. */
+void conn_close(struct conn *conn, const char *sentence);
+void *conn_scratch(struct conn *conn, size_t length); /* owned by the connection, for one frame's payload */
+void conn_set_arg(struct conn *conn, void *arg);      /* replaces `arg` for this connection, e.g. from `ready` */
+const char *conn_peer(const struct conn *conn);       /* "10.244.1.7:41234", for logs */
+
+/* Payloads come from the net's free list; `capacity` at most WIRE_PAYLOAD_MOST. NULL without memory. */
+struct payload *payload_new(struct net *net, size_t capacity);
+struct payload *payload_ref(struct payload *payload);
+void payload_unref(struct net *net, struct payload *payload); /* NULL is fine */
+
+/* Header codec, for tests and fuzzing. */
+void frame_encode(const struct frame *frame, uint32_t payload_crc, uint8_t out[WIRE_HEADER_SIZE]);
+int frame_decode(struct frame *out, uint32_t *payload_crc, const uint8_t in[WIRE_HEADER_SIZE], struct error *err);
+
+uint32_t crc32c(uint32_t crc, const void *data, size_t length); /* start with 0; hardware where there is some */
+
+#endif
