@@ -72,12 +72,4 @@ void shard_server_accept(struct shard_server *server, struct conn *conn);
 /* To be called from shard_hooks.chunk_ready. */
 void shard_server_chunk_ready(struct shard_server *server, uint64_t version, uint64_t offset);
 
-/* Steps: one definition for every role. Step t (from 0) belongs to epoch t / steps_per_epoch and takes the samples
- * [first, first + count) of that epoch's order. */
-struct schedule {
-    uint64_t samples, batch, steps_per_epoch, steps; /* steps: of the whole job */
-};
-struct schedule schedule_of(const struct plan *plan, uint64_t train_samples);
-void schedule_step(const struct schedule *schedule, uint64_t step, uint64_t *epoch, uint64_t *first, uint32_t *count);
-
 #endif
