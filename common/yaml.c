@@ -131,8 +131,8 @@ static cJSON *plain_scalar(const struct builder *builder, const char *text, yaml
         mistake(builder, at, err, "the number is too large");
         return NULL;
     }
-    if (whole && fabs(value) > exact) {
-        mistake(builder, at, err, "whole numbers beyond 2^53 are not kept exactly; quote it if it is text");
+    if (whole && fabs(value) >= exact) {
+        mistake(builder, at, err, "whole numbers from 2^53 on are not kept exactly; quote it if it is text");
         return NULL;
     }
     return cJSON_CreateNumber(value == 0 ? 0.0 : value);

@@ -1,0 +1,67 @@
+/* trainjob — the controller of TrainJobs: what a job's children should be, and what its status says.
+ *
+ * Everything is decided by pure functions (private headers plan.h and status.h) from what was observed: the TrainJob,
+ * its Dataset, Deployments and pods, and the coordinator's newest reports. The controller is the shell that gathers
+ * those and sends what was decided to the API server; it keeps nothing that cannot be had again from the API server
+ * and the coordinators.
+ * Calls kube, runtime, dataset and common. Knows neither sockets nor MongoDB: what comes from and goes to the
+ * coordinators and the history is messages, by the functions and hooks below. All of it, hooks too, runs on the
+ * loop's thread; whoever serves a hook on another thread copies what is borrowed and returns at once.
+ */
+#ifndef THOLE_OPERATOR_TRAINJOB_TRAINJOB_H
+#define THOLE_OPERATOR_TRAINJOB_TRAINJOB_H
+
+#include "common/error.h"
+#include "common/json.h"
+#include "common/report/report.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TRAINJOB_EPOCHS_MOST = 10000, /* spec.training.epochs' maximum: also the most epochs held for one job */
+    TRAINJOB_HISTORY_MOST = 500,  /* status.history keeps the newest */
+    TRAINJOB_KEY_MOST = 64 * 1024 /* bytes of the operator's key file */
+};
+
+/* What the controller asks of the server and of the history. A hook that is NULL is not called. */
+struct trainjob_hooks {
+    void *arg;
+
+    /* To the connection of the coordinator with this job UID and boot id; nothing happens where it is gone.
+     * `welcome` and `refuse` answer a hello; the others may come at any time after a welcome. */
+    void (*welcome)(void *arg, const char *job_uid, const char *boot, struct report_ack ack);
+    void (*refuse)(void *arg, const char *job_uid, const char *boot, const char *sentence);
+    void (*ack)(void *arg, const char *job_uid, const char *boot, struct report_ack ack);
+    void (*ack_finished)(void *arg, const char *job_uid, const char *boot);
+
+    /* Make MongoDB hold these epochs of this job (upsert by (term, epoch): an equal or higher term that is there
+     * stays) and the job's document itself. `trainjob` is the whole object as the API server has it. `final`: the
+     * job has ended, or is being deleted: with all `epochs` its record is complete. Answered, once it is durable, by
+     * trainjob_history_synced; called again (with more, or after a failure) whenever something is owed.
+     * NULL where no MongoDB is configured: then jobs get no finalizer. */
+    void (*history_put)(void *arg, const cJSON *trainjob, const struct report_epoch *epochs, size_t count, bool final);
+};
+
+struct trainjob_controller;
+
+/* A coordinator proved that it knows the job's token. Answered by `welcome` or `refuse`: only the newest pod of
+ * shard 0 that is not being deleted may report, and only for a job that exists. */
+void trainjob_hello(struct trainjob_controller *controller, const struct report_hello *hello);
+
+/* A PROGRESS, EPOCH or FINISHED message of a coordinator that was welcomed; others are ignored. */
+void trainjob_report(struct trainjob_controller *controller, const char *job_uid, const char *boot,
+                     const struct report_message *message);
+
+/* MongoDB holds all epochs of this job up to `epoch` and, with `final`, its end. */
+void trainjob_history_synced(struct trainjob_controller *controller, const char *job_uid, uint32_t epoch, bool final);
+
+/* MongoDB could not be written: shown in the job's condition HistorySynced. Put again after its own back-off by the
+ * history's writer; the controller does nothing. */
+void trainjob_history_failed(struct trainjob_controller *controller, const char *job_uid, const char *sentence);
+
+/* HMAC-SHA-256(operator key, job UID): what a coordinator must know to report for that job. */
+void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE]);
+
+#endif
