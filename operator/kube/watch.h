@@ -1,0 +1,48 @@
+/* watch — one resource's list and watch against the API server.
+ *
+ * Delivers what there is (between KUBE_WATCH_LISTING and KUBE_WATCH_LISTED), then changes in order, for ever: it
+ * survives closed connections, expired versions and slow servers, and lists again where it must. What vanished between
+ * two lists is not told here: whoever holds the objects (kube/cache) drops those that a new list did not name.
+ */
+#ifndef THOLE_OPERATOR_KUBE_WATCH_H
+#define THOLE_OPERATOR_KUBE_WATCH_H
+
+#include "kube/client.h"
+
+enum kube_watch_event_type {
+    KUBE_WATCH_LISTING, /* a list begins */
+    KUBE_WATCH_APPLIED,
+    KUBE_WATCH_DELETED, /* with the object's last state */
+    KUBE_WATCH_LISTED,  /* the list is complete: what it did not name is gone */
+};
+
+typedef void kube_watch_handler(void *arg, enum kube_watch_event_type type, const cJSON *object);
+
+struct kube_watch_options {
+    const struct kube_resource *resource;
+    const char *namespace;      /* NULL: all */
+    const char *label_selector; /* NULL: everything */
+    const char *field_selector;
+    size_t page_size;       /* of a paged list; 0: 500 */
+    bool no_streaming_list; /* begin with the paged list, as with servers that cannot stream */
+};
+
+struct kube_watch; /* opaque */
+
+/* Options are copied, but `resource` is borrowed for ever. The handler never runs inside this call. */
+int kube_watch_start(struct kube_watch **out, struct loop *loop, struct kube_client *client, const struct log *log,
+                     const struct kube_watch_options *options, kube_watch_handler *handler, void *arg,
+                     struct error *err);
+void kube_watch_stop(struct kube_watch *watch); /* NULL is fine; the handler is not called again */
+CLEANUP_DEFINE(cleanup_kube_watch_pointer, struct kube_watch, kube_watch_stop)
+#define cleanup_kube_watch CLEANUP(cleanup_kube_watch_pointer)
+
+bool kube_watch_synced(const struct kube_watch *watch);            /* a list has been completed once */
+const char *kube_watch_last_error(const struct kube_watch *watch); /* "" while all is well */
+
+struct kube_watch_counters {
+    uint64_t lists, watches, events, failures;
+};
+struct kube_watch_counters kube_watch_counters(const struct kube_watch *watch);
+
+#endif
