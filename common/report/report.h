@@ -6,14 +6,16 @@
  *   operator     {"type":"challenge","nonce":"<64 hex>"}
  *   coordinator  {"type":"hello","namespace":…,"name":…,"uid":…,"pod":"<pod name>","podUID":…,"boot":"<16 hex>",
  *                 "term":1,"kernel":"SkylakeX","nonce":"<64 hex>","mac":"<64 hex>"}
- *                 mac = HMAC-SHA-256(token, "coordinator" | operator's nonce | own nonce | uid | podUID | boot)
+ *                 mac = HMAC-SHA-256(token, "coordinator" | operator's nonce | own nonce | uid | podUID | boot),
+ *                 where nonces are their 32 bytes and each text is followed by a NUL, so that no two hellos read alike
  *   operator     {"type":"welcome","mac":"<64 hex>","status":2,"history":2}
  *                 mac = HMAC-SHA-256(token, "operator" | coordinator's nonce | operator's nonce)
  *   then, from the coordinator, as things happen:
  *                {"type":"progress","term":1,"epoch":3,"step":1406,"steps":2345,"trainLoss":0.31,
  *                 "workers":2,"idleWorkers":0,"message":"…"}                 at most one a second
  *                {"type":"epoch","term":1,"epoch":3,"trainLoss":…,"validationLoss":…,"accuracy":…,
- *                 "parallelism":2,"durationSeconds":2.9}                     validation members absent if not validated
+ *                 "parallelism":2,"durationSeconds":2.9}                     accuracy is there if it was validated;
+ *                                                                            a loss that is not finite is absent
  *                {"type":"finished","term":1,"result":"Succeeded"|"Failed","reason":"CamelCase","message":"…",
  *                 "model":{"path":"…","sha256":"<64 hex>","bytes":…,"step":…}}     model absent without an output
  *   and from the operator:
@@ -22,6 +24,8 @@
  *                {"type":"ack-finished"}                  the end is in the status: shard 0 may go
  *                {"type":"refused","message":"…"}         then the connection closes
  *
+ * Members that a reader does not know are passed over. Names, UIDs, kernel and reason are made of letters, digits, '.',
+ * '_' and '-'; other texts are UTF-8 without control characters.
  * Epochs and the end are sent again after every reconnect until they are acknowledged; receivers keep them by
  * (term, epoch): a higher term replaces, an equal one changes nothing.
  * The token is HMAC-SHA-256(operator key, job UID) in binary; in local mode 32 random bytes.
@@ -41,6 +45,8 @@
 
 enum {
     REPORT_MESSAGE_MOST = 16 * 1024, /* bytes of one message, either way */
+    REPORT_EPOCHS_MOST = 1000 * 1000,
+    REPORT_WORKERS_MOST = 100 * 1000,
     REPORT_NONCE_SIZE = 32,
     REPORT_TOKEN_SIZE = SHA256_SIZE,
 };
@@ -73,9 +79,9 @@ struct report_progress {
 
 struct report_epoch {
     uint32_t term, epoch; /* from 1 */
-    double train_loss;
+    double train_loss;    /* NaN: it was not finite */
     bool validated;
-    double validation_loss, accuracy; /* percent */
+    double validation_loss, accuracy; /* loss NaN: it was not finite; percent; both 0 where not validated */
     uint32_t parallelism;
     double duration_seconds;
 };
@@ -119,10 +125,12 @@ struct report_message {
     };
 };
 
-/* Checks type, presence, bounds and lengths of everything; -1 with a sentence naming the member. */
+/* Checks type, presence, bounds and lengths of everything; -1 with a sentence naming the member. `text` need not end
+ * with a NUL; members of *out that the message lacks are zero. */
 int report_decode(struct report_message *out, const char *text, size_t length, struct error *err);
 
-/* Compact JSON, to be freed; NULL without memory. */
+/* Compact JSON of at most REPORT_MESSAGE_MOST bytes, to be freed; NULL without memory. In free texts, what a reader
+ * would refuse (control characters, UTF-8 cut in the middle) becomes spaces and question marks. */
 char *report_encode(const struct report_message *message);
 
 void report_hello_mac(const struct report_hello *hello, const uint8_t token[REPORT_TOKEN_SIZE],
