@@ -3,6 +3,7 @@
 # Sourced, never run. Messages go to stderr, so that a script's stdout is its result.
 
 set -euo pipefail
+shopt -s inherit_errexit
 
 THOLE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 THOLE_CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/thole
@@ -13,7 +14,7 @@ packages_check=(shellcheck)
 packages_build=(build-essential pkg-config cmake ninja-build ca-certificates
     libcurl4-openssl-dev libcjson-dev libyaml-dev libwebsockets-dev libopenblas-dev libmongoc-dev libcmocka-dev
     libssl-dev zlib1g-dev)
-packages_cluster=(containerd runc containernetworking-plugins iptables iproute2 conntrack procps kmod openssl curl jq
+packages_cluster=(containerd runc containernetworking-plugins iptables iproute2 conntrack procps openssl curl jq
     util-linux python3-venv ca-certificates)
 packages_samples=(dataset-fashion-mnist)
 
@@ -63,6 +64,13 @@ wait_for() {
     done
 }
 
+# put FILE: its new content comes on stdin. It is touched only when that differs (kube-proxy ends when its file is), and it
+# is never seen half written.
+put() {
+    cat >"$1.new"
+    if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
+
 # locked FILE COMMAND...: one process at a time; says so when it has to wait.
 locked() {
     local file=$1 lock
@@ -87,7 +95,7 @@ ensure_packages() {
     ((${#missing[@]})) || return 0
     ((EUID == 0)) || die "missing: ${missing[*]}. Install them: sudo apt-get install ${missing[*]}"
     step "installing ${missing[*]}"
-    local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300)
+    local apt=(apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
     DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >&2
     DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "${missing[@]}" >&2
 }
