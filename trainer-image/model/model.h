@@ -1,0 +1,112 @@
+/* model — the networks: layers over one flat vector of parameters and one of gradients.
+ *
+ * A model is built from its name and the shape of a sample, and is immutable then: any number of threads may use it,
+ * each with its own workspace. Parameters are float32 in one flat vector in a fixed order, which is what parameter
+ * servers shard; tensors are named ranges of it. Gradients are sums over samples; the optimizer divides, once.
+ * Every result is a function of its arguments' values alone: not of where they lie in memory, nor of the workspace's
+ * size, nor of what was computed before.
+ * May call numerics and common.
+ */
+#ifndef THOLE_MODEL_MODEL_H
+#define THOLE_MODEL_MODEL_H
+
+#include "common/cleanup.h"
+#include "common/crypto.h"
+#include "common/error.h"
+#include "common/json.h"
+#include "common/plan/plan.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MODEL_PARAMETERS_MOST = 1 << 30,
+    MODEL_SAMPLE_MOST = 1 << 24, /* elements of one sample */
+    MODEL_CLASSES_MOST = 65536,
+    MODEL_WORKSPACE_SAMPLES_MOST = 1 << 20,
+    MODEL_NAME_SIZE = 32,
+};
+
+struct model; /* opaque */
+
+/* A named range of the flat vector. */
+struct model_tensor {
+    char name[MODEL_NAME_SIZE]; /* "conv1.weight", "fc3.bias" */
+    uint64_t offset, count;     /* in floats */
+    uint32_t rank;
+    uint32_t dims[4]; /* dense [out][in], conv2d [out][in][k][k], bias [out]: PyTorch's */
+    float bound;      /* initial values are uniform in [-bound, bound) */
+};
+
+/* Builds zoo model `zoo` for samples of shape [C, H, W] and `classes` classes. Fails where a layer's input does not
+ * fit it, with a sentence naming the layer and both shapes.
+ *   mlp    flatten, fc1 (256), relu, fc2 (128), relu, fc3 (classes)
+ *   lenet  conv1 (6 of 5×5, padding 2), relu, maxpool 2×2, conv2 (16 of 5×5), relu, maxpool 2×2, flatten,
+ *          fc1 (120), relu, fc2 (84), relu, fc3 (classes) */
+int model_build(struct model **out, enum plan_model zoo, const uint32_t shape[3], uint32_t classes, struct error *err);
+void model_free(struct model *model);
+CLEANUP_DEFINE(cleanup_model_pointer, struct model, model_free)
+#define cleanup_model CLEANUP(cleanup_model_pointer)
+
+const char *model_name(const struct model *model); /* "mlp", "lenet" */
+uint64_t model_parameters(const struct model *model);
+uint64_t model_sample_size(const struct model *model); /* C·H·W */
+uint32_t model_classes(const struct model *model);
+
+/* In the order of the flat vector, which they fill without gaps; borrowed. */
+const struct model_tensor *model_tensors(const struct model *model, uint32_t *count);
+
+/* Initial values of parameters [begin, end): uniform in ±1/√fan_in for weights and biases of dense and conv2d layers,
+ * fan_in = in or in·k·k. That is PyTorch's default (Kaiming uniform with a = √5, biases alike). A value depends on the
+ * seed, its tensor and its place in it, so any range can be made by itself. */
+void model_init_range(const struct model *model, uint64_t seed, uint64_t begin, uint64_t end, float *out);
+
+/* Memory of one computation at a time, for calls with up to `samples` samples. */
+struct workspace;
+int workspace_new(struct workspace **out, const struct model *model, uint32_t samples, struct error *err);
+void workspace_free(struct workspace *workspace);
+CLEANUP_DEFINE(cleanup_workspace_pointer, struct workspace, workspace_free)
+#define cleanup_workspace CLEANUP(cleanup_workspace_pointer)
+
+/* One block: the sum over n samples of the gradients of softmax cross-entropy.
+ *   params [parameters]   x [n][C][H][W]   labels [n], each below classes   grad [parameters], overwritten
+ * Returns the sum of the losses (natural logarithm), added in the samples' order. 1 ≤ n ≤ the workspace's samples.
+ * Allocates nothing. */
+double model_gradient(const struct model *model, const float *params, const float *x, const int32_t *labels, uint32_t n,
+                      float *grad, struct workspace *workspace);
+
+struct evaluation {
+    double loss_sum;
+    uint64_t correct; /* samples whose largest logit is the label's; of equal ones the first counts */
+};
+
+/* Shapes as above; n is not bounded by the workspace: it goes in pieces of MODEL_EVALUATE_SAMPLES. */
+enum { MODEL_EVALUATE_SAMPLES = 16 };
+struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const int32_t *labels,
+                                 uint64_t n, struct workspace *workspace);
+
+/* A digest over what this process computes for the plan: gradients of every size of block that steps of `batch`
+ * samples in `blocks` blocks have over `train_samples` samples (the last step may be short), for fixed random
+ * parameters and inputs, the optimizer, exp and log. Two processes with equal digests train to equal bits.
+ * Takes some milliseconds. */
+int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uint64_t train_samples,
+                 uint8_t out[SHA256_SIZE], struct error *err);
+
+/* ---- The model file: safetensors in canonical form, so that equal models are equal bytes ----
+ *
+ * 8 bytes: length of the header, little-endian; the header: compact JSON, members sorted by name, padded with spaces
+ * to a multiple of 8; the data: float32, little-endian, in the order of the flat vector.
+ * __metadata__ (all strings): classes, format ("thole.dev/model/v1"), kernel, model, normalize (JSON: mean, scale,
+ * std), seed, shape (JSON). Nothing about when, where, by whom or by how many it was trained. */
+
+enum { MODEL_FILE_HEADER_MOST = 1 << 20 };
+
+/* Writes params[parameters] to `path` by way of a temporary file beside it, fsync and rename. */
+int model_file_write(const struct model *model, const struct plan *plan, const char *kernel, const float *params,
+                     const char *path, uint8_t sha256[SHA256_SIZE], uint64_t *bytes, struct error *err);
+
+/* Reads the parameters of `model` from a file that holds exactly its tensors; *metadata (NULL: not wanted) gets
+ * __metadata__, to be freed. Every mistake in the file is a sentence naming it. */
+int model_file_read(const struct model *model, const char *path, float *params, cJSON **metadata, struct error *err);
+
+#endif

@@ -1,0 +1,169 @@
+/* numerics — arithmetic that gives the same bits on every machine, for every number of workers, shards and threads.
+ *
+ * Randomness that is a function of its place, orders that are computed and not stored, the fixed tree in which a
+ * step's gradients are added, vector arithmetic whose result does not depend on the vector unit, exp and log of our
+ * own (the C library picks its own by CPU), and control of the one library whose bits depend on the CPU: OpenBLAS.
+ * Built with -ffp-contract=off and without any fast-math option; all else rests on that.
+ * May call common. Everything here is safe to call from any thread, except where OpenBLAS is set up.
+ */
+#ifndef THOLE_NUMERICS_NUMERICS_H
+#define THOLE_NUMERICS_NUMERICS_H
+
+#include "common/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Randomness: Philox4x32-10, counter-based (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
+ * 1, 2, 3", SC 2011). A value depends on (seed, purpose, layer, epoch, step, position) and on nothing else. ---- */
+
+/* The bijection itself: out = Philox4x32-10(counter, key). */
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* What a value is for; numbers are part of what a seed means and never change. */
+enum random_purpose {
+    RANDOM_INIT = 1,   /* initial parameters; layer: the tensor's index */
+    RANDOM_ORDER = 2,  /* an epoch's order of samples */
+    RANDOM_CANARY = 3, /* inputs of the canary */
+};
+
+/* One place's sequence of values, addressed by position; 8 bytes, copied freely. Its key is the first half of
+ * Philox(seed; epoch, step, purpose, layer). */
+struct random_stream {
+    uint32_t key[2];
+};
+
+struct random_stream random_stream(uint64_t seed, enum random_purpose purpose, uint32_t layer, uint32_t epoch,
+                                   uint64_t step);
+
+/* The value at `position`: word position % 4 of Philox(key; position / 4). */
+uint32_t random_u32_at(struct random_stream stream, uint64_t position);
+
+/* Values at [begin, end) as floats low + u·(high − low), u in [0, 1) in steps of 2^-24. */
+void random_uniform_range(struct random_stream stream, uint64_t begin, uint64_t end, float low, float high, float *out);
+
+/* ---- Orders ---- */
+
+/* A keyed bijection of [0, n), n ≥ 1; 32 bytes, copied freely. */
+struct permutation {
+    uint64_t n;
+    uint64_t left, right; /* sides of the Feistel network: left·right ≥ n */
+    struct random_stream stream;
+};
+
+/* The order of an epoch's samples (epoch from 0). */
+struct permutation permutation_of_epoch(uint64_t n, uint64_t seed, uint32_t epoch);
+
+/* Where `index` < n goes; O(1), no memory. A generalised Feistel network over left·right, walked until the value is
+ * below n (Black and Rogaway: "Ciphers with arbitrary finite domains", CT-RSA 2002). */
+uint64_t permutation_at(const struct permutation *permutation, uint64_t index);
+
+/* ---- The fixed tree over a step's blocks ----
+ *
+ * B blocks, P the next power of two: nodes are numbered like a heap, root 1, children 2i and 2i+1, leaves P … 2P−1;
+ * block b is leaf P+b. A node is empty where no block below it has samples: leaves from P+B on, and blocks without
+ * samples when a step has fewer than B. A node's value is the sum of its children's, left + right; with one empty child
+ * it is the other's, unchanged; an empty node has none. In these functions `samples` is the number in this step. */
+
+struct tree {
+    uint32_t blocks; /* B ≥ 1 */
+    uint32_t leaves; /* P */
+};
+
+enum {
+    TREE_ROOT = 1,
+    TREE_BLOCKS_MOST = 1 << 16,
+    TREE_COVER_MOST = 32, /* nodes that cover a contiguous range: at most 2·log2(P) */
+    TREE_DEPTH_MOST = 16,
+};
+
+struct tree tree_of(uint32_t blocks); /* 1 ≤ blocks ≤ TREE_BLOCKS_MOST */
+
+/* Samples [begin, end) of the step that are block b's: [⌊b·n/B⌋, ⌊(b+1)·n/B⌋). */
+struct block_range {
+    uint64_t begin, end;
+};
+struct block_range tree_block(struct tree tree, uint64_t samples, uint32_t block);
+
+static inline bool tree_is_node(struct tree tree, uint32_t node)
+{
+    return node >= TREE_ROOT && node < 2 * tree.leaves;
+}
+static inline bool tree_is_leaf(struct tree tree, uint32_t node)
+{
+    return node >= tree.leaves;
+}
+static inline uint32_t tree_leaf(struct tree tree, uint32_t block)
+{
+    return tree.leaves + block;
+}
+
+/* Blocks [first, end) below a node; cut to those that exist, so first == end where none does. */
+void tree_node_blocks(struct tree tree, uint32_t node, uint32_t *first, uint32_t *end);
+
+/* No block below the node has samples. O(1). */
+bool tree_node_empty(struct tree tree, uint64_t samples, uint32_t node);
+
+/* `ancestor` is the node itself or above it. */
+bool tree_is_within(uint32_t node, uint32_t ancestor);
+
+/* The fewest nodes whose non-empty blocks are exactly those of [first, first + count), from left to right: the largest
+ * nodes without a non-empty block outside the range. Writes to `nodes` and returns how many; 0 where all are empty. */
+uint32_t tree_cover(struct tree tree, uint64_t samples, uint32_t first, uint32_t count,
+                    uint32_t nodes[TREE_COVER_MOST]);
+
+/* Computes one block: its gradient into out[n] (overwritten), its sum of losses. -1 stops the walk. */
+typedef int tree_leaf_function(void *arg, uint32_t block, struct block_range range, float *out, double *loss);
+
+/* The value of a non-empty `node`: gradients (n floats) into `out` (overwritten) and losses into *loss, by calling
+ * `leaf` for each non-empty block below it from left to right and adding as the tree says.
+ * `scratch` holds tree_scratch_rows(tree, node)·n floats. Returns 0, or -1 where `leaf` did. */
+int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
+                float *scratch, float *out, double *loss);
+uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
+
+/* ---- Vectors. Each element is computed by itself, so any vector width gives the same bits. Arrays of one call do not
+ * overlap unless said otherwise; no alignment is asked for. ---- */
+
+void vector_add(float *y, const float *x, size_t n);                             /* y += x */
+void vector_sum(float *out, const float *a, const float *b, size_t n);           /* out = a + b; out may be a or b */
+void vector_axpy(float *y, float alpha, const float *x, size_t n);               /* y += alpha·x, rounded twice */
+void vector_scale(float *y, float alpha, const float *x, size_t n);              /* y = alpha·x; y may be x */
+void vector_relu(float *y, const float *x, size_t n);                            /* y = x > 0 ? x : 0; y may be x */
+void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n); /* dx = y > 0 ? dy : 0; dx may be dy */
+
+/* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
+ *   g = sum·scale + weight_decay·θ      v = momentum·v + g      θ' = θ − rate·v
+ * in one pass; velocities start as zeros. `next` may be `theta`. */
+struct sgd {
+    float rate, momentum, weight_decay;
+    float scale; /* 1 / samples of the step */
+};
+struct sgd sgd_of(double rate, double momentum, double weight_decay, uint64_t samples);
+void vector_sgd(const struct sgd *sgd, float *next, const float *theta, float *velocity, const float *sum, size_t n);
+
+/* ---- Elementary functions. Errors in units in the last place, over all arguments; infinities, zeros and NaN as in C,
+ * subnormal results rounded correctly to within the same error. ---- */
+
+double numerics_exp(double x); /* < 1 ulp */
+double numerics_log(double x); /* < 1 ulp */
+float numerics_expf(float x);  /* < 0.51 ulp: the above, rounded */
+float numerics_logf(float x);  /* < 0.51 ulp */
+
+/* ---- OpenBLAS. Its bits depend on its version, on its kernel family (picked by CPU) and on its number of threads.
+ * It reads OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS when it is loaded, before main. Processes that know what they
+ * will be should be started with OPENBLAS_NUM_THREADS=1: OpenBLAS then never makes its threads. ---- */
+
+/* One thread from now on. To be called once, first thing in main, before other threads exist. */
+void numerics_setup(void);
+
+/* The kernel family that runs here, such as "SkylakeX" or "Haswell". */
+const char *numerics_kernel(void);
+
+/* Makes `family` the one that runs: returns 0 where it does already; else starts this program again (/proc/self/exe,
+ * with `argv`, OPENBLAS_CORETYPE=family and OPENBLAS_NUM_THREADS=1) and does not return. -1 with *err where this CPU
+ * cannot run it or a restart did not bring it. To be called before anything that a restart would lose. */
+int numerics_pin_kernel(const char *family, char *const argv[], struct error *err);
+
+#endif
