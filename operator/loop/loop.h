@@ -10,6 +10,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
+#include "loop/heap.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,9 +46,8 @@ struct loop_timer {
     struct loop *loop;
     loop_callback *callback;
     void *arg;
-    struct instant due;
+    struct heap_node node; /* private */
     bool armed;
-    struct loop_timer *child, *next, *previous; /* the heap's, private */
 };
 
 void loop_timer_init(struct loop_timer *timer, struct loop *loop, loop_callback *callback, void *arg);
