@@ -10,28 +10,34 @@
  *
  *   CONTROL  worker → coordinator (shard 0). Light; never waits behind parameters.
  *            w: JOIN                     c: WELCOME | REFUSED
- *            c: DEAL …                   blocks of a step to compute; may come again for the same step with others' blocks
- *            c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block
- *            w: HEARTBEAT …              every 500 ms, with a counter that grows with every block computed
- *            w: LEAVE                    it goes of its own will (SIGTERM); its blocks are dealt to others at once
- *            c: FINISHED                 the job is over: idle until told to go
+ *            c: DEAL …                   blocks of a step to compute; may come again for the same step with others'
+ * blocks c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block w: HEARTBEAT … every
+ * 500 ms, with a counter that grows with every block computed w: LEAVE                    it goes of its own will
+ * (SIGTERM); its blocks are dealt to others at once c: FINISHED                 the job is over: idle until told to go
  *   REGISTER shard i > 0 → coordinator.
  *            s: REGISTER                 c: ACCEPTED | REFUSED
  *            s: DONE …                   its parameters of step t are all applied
  *            c: FINISHED
  *   DATA     worker or coordinator → any shard.
- *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get ready;
- *                                           a receiver that lags is sent the newest and misses some between
- *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; nothing otherwise
- *            w: PUSH …                   gradient of one tree node for one chunk
+ *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get
+ * ready; a receiver that lags is sent the newest and misses some between w: GET (version, chunk)     s: PARAMS of just
+ * that, if it is the newest or the one before; nothing otherwise w: PUSH …                   gradient of one tree node
+ * for one chunk
  *
  * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
  *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
- *   l: CHALLENGE  payload: boot id u64, plan digest[32], l's nonce[32], HMAC(token, "listener" ‖ HELLO payload ‖ l's boot id ‖ l's nonce)
- *   d: PROOF      payload: HMAC(token, "dialler" ‖ HELLO payload ‖ CHALLENGE payload)
- *   l: READY      empty
+ *   l: CHALLENGE  payload: boot id u64, plan digest[32], l's nonce[32], HMAC(token, "listener" ‖ HELLO payload ‖ l's
+ * boot id ‖ l's nonce) d: PROOF      payload: HMAC(token, "dialler" ‖ HELLO payload ‖ CHALLENGE payload) l: READY empty
  * A wrong MAC, another plan or another protocol version closes the connection with REFUSED and its reason. Before the
- * proof nothing longer than a handshake payload is read, and at most 10 s are given.
+ * proof nothing longer than a handshake payload is read, and at most 10 s are given. What does not begin with the magic
+ * gets no answer. A listener keeps at most WIRE_UNPROVEN_MOST such connections: the oldest makes room for a new one.
+ *
+ * A frame that the dialogue above does not give to its sender, or whose payload is longer than that type can have,
+ * closes the connection before a byte of its payload is read (dialogue.c has the table), so handlers see only frames
+ * that fit the dialogue. Numbers in them are the handlers' to check.
+ *
+ * Both ends must be read all the time: what a peer has sent and its kernel could not hand over for 2 s
+ * (TCP_USER_TIMEOUT) ends the connection. Call net_wait at least every second, or compute on another thread.
  *
  * FRAMES: a header of 64 bytes, little-endian, then `length` bytes of payload.
  *
@@ -73,8 +79,12 @@ enum {
     WIRE_HEADER_SIZE = 64,
     WIRE_CHUNK_FLOATS = 65536, /* 256 KiB */
     WIRE_PAYLOAD_MOST = WIRE_CHUNK_FLOATS * 4,
-    WIRE_TEXT_MOST = 1024, /* REFUSED's sentence, addresses */
+    WIRE_TEXT_MOST = 1024,      /* REFUSED's sentence, addresses */
+    WIRE_JSON_MOST = 64 * 1024, /* JOIN, WELCOME */
     WIRE_CONNECTIONS_MOST = 1024,
+    WIRE_UNPROVEN_MOST = 64,
+    WIRE_CONTROL_QUEUE_MOST = 1024 * 1024,     /* bytes queued to a CONTROL or REGISTER peer; more closes it */
+    WIRE_DATA_QUEUE_MOST = 1024 * 1024 * 1024, /* the same of DATA; referenced, not copied */
     WIRE_DEFAULT_PORT = 7077,
 };
 
@@ -87,8 +97,10 @@ enum frame_type {
     FRAME_READY = 4,
     FRAME_REFUSED = 5, /* payload: one sentence */
 
-    FRAME_JOIN = 16,      /* payload: compact JSON {"pod":…,"kernel":…,"canary":"<64 hex>","trainSamples":n,"testSamples":n} */
-    FRAME_WELCOME = 17,   /* node: rank; payload: compact JSON {"kernel":…,"shards":[{"address":"host:port","boot":"<16 hex>"},…]} */
+    FRAME_JOIN =
+        16, /* payload: compact JSON {"pod":…,"kernel":…,"canary":"<64 hex>","trainSamples":n,"testSamples":n} */
+    FRAME_WELCOME =
+        17, /* node: rank; payload: compact JSON {"kernel":…,"shards":[{"address":"host:port","boot":"<16 hex>"},…]} */
     FRAME_DEAL = 18,      /* step; node: first block; count: blocks */
     FRAME_VALIDATE = 19,  /* step: version of the parameters; node: first validation block; count: blocks */
     FRAME_VALIDATED = 20, /* step: version; node: validation block; count: correct ones; value: sum of losses */
@@ -98,7 +110,7 @@ enum frame_type {
 
     FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
     FRAME_ACCEPTED = 33,
-    FRAME_DONE = 34,     /* node: shard; step */
+    FRAME_DONE = 34, /* node: shard; step */
 
     FRAME_SUBSCRIBE = 48,
     FRAME_GET = 49,    /* step: version; offset: chunk */
@@ -129,8 +141,8 @@ struct payload {
     _Alignas(64) unsigned char data[];
 };
 
-struct net;   /* one thread's event loop: listeners, connections, timers */
-struct conn;  /* one authenticated connection, or one on its way to be */
+struct net;  /* one thread's event loop: listeners, connections, timers */
+struct conn; /* one authenticated connection, or one on its way to be */
 struct timer;
 
 struct net_options {
@@ -142,7 +154,8 @@ struct net_options {
 
 /* What a connection's owner does. All run on the net's thread, inside net_wait(). */
 struct conn_handlers {
-    /* The handshake is done; `dialogue` and `peer_boot` are proven. */
+    /* The handshake is done; `dialogue` and `peer_boot` are proven. Here, and not before, sending may begin; here a
+     * listener's dispatcher may give the connection to somebody else by conn_set_handlers. */
     void (*ready)(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot);
     /* A header has come. Check it (type allowed now, step, node, length against the plan) and return where its payload
      * is to be written (at least frame->length bytes, valid until `received` or `closed`), or NULL with *err set to
@@ -154,18 +167,23 @@ struct conn_handlers {
     /* What was queued has been handed to the kernel; may be NULL. */
     void (*drained)(void *arg, struct conn *conn);
     /* The connection is gone, `reason` says why; it must not be used after this returns. Called exactly once, also
-     * where conn_dial() never got through a handshake. */
+     * after conn_close() and where conn_dial() never got through a handshake; not for what a listener accepted and
+     * never got `ready` (that is logged by net). conn_refused() tells the peer's own word from a broken line. */
     void (*closed)(void *arg, struct conn *conn, const char *reason);
 };
 
 int net_new(struct net **out, const struct net_options *options, struct error *err);
-void net_free(struct net *net); /* closes everything, without calling handlers */
+/* Closes everything, without calling handlers. Timers left are freed too; payloads must have been given back. */
+void net_free(struct net *net);
 CLEANUP_DEFINE(cleanup_net_pointer, struct net, net_free)
 #define cleanup_net CLEANUP(cleanup_net_pointer)
 
 /* Handles what is ready and what is due; waits for at most `timeout` nanoseconds (0: does not wait; -1: until
  * something happens). Returns 1 where something was handled, 0 otherwise, -1 on failure of the loop itself. */
 int net_wait(struct net *net, int64_t timeout, struct error *err);
+
+/* Hands queued frames to the kernel as far as it takes them; net_wait does so too. For who computes long in between. */
+void net_flush(struct net *net);
 
 /* Accepts connections on a listening socket (taken over); every one uses `handlers` with `arg`. */
 int net_listen(struct net *net, int fd, const struct conn_handlers *handlers, void *arg, struct error *err);
@@ -187,18 +205,25 @@ void net_timer_free(struct timer *timer);
 struct conn *conn_dial(struct net *net, const char *address, enum dialogue dialogue,
                        const struct conn_handlers *handlers, void *arg);
 
-/* Queues a frame. `payload` (NULL: none) is referenced, not copied, and must not change any more; its length is
- * frame->length. Never blocks; a connection that failed drops it silently (its `closed` is on the way). */
+/* Queues a frame. `payload` (NULL: none) is referenced, not copied, and must not change any more; its length goes into
+ * the header whatever frame->length says. Never blocks; large queues start to move at once, small ones in net_wait; a
+ * connection that failed drops it silently (its `closed` is on the way). */
 void conn_send(struct conn *conn, const struct frame *frame, struct payload *payload);
 /* The same with a short payload that is copied (at most WIRE_TEXT_MOST bytes, or a JSON of at most 64 KiB). */
 void conn_send_bytes(struct conn *conn, const struct frame *frame, const void *bytes, size_t length);
 size_t conn_queued(const struct conn *conn); /* bytes not yet handed to the kernel */
 
-/* Sends REFUSED with the sentence (may be NULL), then closes once it is out, in at most a second. */
+/* Sends REFUSED with the sentence (may be NULL), then closes once it is out, in at most a second. Nothing is received
+ * any more; `closed` is called at the end of this or the next net_wait, without waiting for the peer. */
 void conn_close(struct conn *conn, const char *sentence);
+/* In `closed`: was it the peer's REFUSED, whose sentence `reason` then is? Dialling again will hardly help. */
+bool conn_refused(const struct conn *conn);
 void *conn_scratch(struct conn *conn, size_t length); /* owned by the connection, for one frame's payload */
 void conn_set_arg(struct conn *conn, void *arg);      /* replaces `arg` for this connection, e.g. from `ready` */
-const char *conn_peer(const struct conn *conn);       /* "10.244.1.7:41234", for logs */
+void conn_set_handlers(struct conn *conn, const struct conn_handlers *handlers,
+                       void *arg);                  /* `ready` is not repeated */
+uint32_t conn_payload_crc(const struct conn *conn); /* in `received`: the payload's CRC32C, already checked */
+const char *conn_peer(const struct conn *conn);     /* "10.244.1.7:41234", for logs */
 
 /* Payloads come from the net's free list; `capacity` at most WIRE_PAYLOAD_MOST. NULL without memory. */
 struct payload *payload_new(struct net *net, size_t capacity);
