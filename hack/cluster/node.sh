@@ -134,8 +134,10 @@ node_wait_ready() {
 node_remove() {
     local number=$1
     say "removing $(node_name "$number")"
-    kube delete node "$(node_name "$number")" --ignore-not-found --wait=false >/dev/null || true
     node_end "$number"
+    kube delete node "$(node_name "$number")" --ignore-not-found --wait=false >/dev/null || true
+    kube delete pods --all-namespaces --field-selector "spec.nodeName=$(node_name "$number")" --force --grace-period 0 \
+        --wait=false >/dev/null 2>&1 || true
     network_remove_node_routes "$number"
     network_remove_space "$(node_space "$number")"
     rm -rf "$(node_directory "$number")"
