@@ -1,0 +1,13 @@
+# cmake -DOUTPUT=x.c -DFILES=a.yaml;b.yaml -P embed.cmake: the files as C arrays, one struct a file, ended by {0}.
+set(text "#include \"common/manifest/embedded.h\"\n\n")
+set(table "")
+set(index 0)
+foreach(file ${FILES})
+  file(READ ${file} bytes HEX)
+  get_filename_component(name ${file} NAME)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  string(APPEND text "static const unsigned char file_${index}[] = {${bytes}};\n")
+  string(APPEND table "    {\"${name}\", file_${index}, sizeof file_${index}},\n")
+  math(EXPR index "${index} + 1")
+endforeach()
+file(WRITE ${OUTPUT} "${text}\nconst struct embedded_file embedded_crds[] = {\n${table}    {0},\n};\n")

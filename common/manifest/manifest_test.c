@@ -1,0 +1,130 @@
+#include "common/manifest/manifest.h"
+
+#include "common/manifest/embedded.h"
+#include "common/manifest/schema.h"
+#include "common/yaml.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void samples_are_read_with_their_defaults(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_json cJSON *jobs = manifest_read_file("../../config/samples/trainjob.yaml", &err);
+    assert_string_equal(error_message(&err), "");
+    const cJSON *job = manifest_find(jobs, "TrainJob", "default", "lenet");
+    assert_non_null(job);
+    assert_int_equal(json_int(job, "spec.workers.replicas", -1), 2);
+    assert_int_equal(json_int(job, "spec.sync.synchronous.blocks", -1), 8);
+    assert_int_equal(json_int(job, "spec.runPolicy.backoffLimit", -1), 6);
+    const cJSON *container = cJSON_GetArrayItem(json_at(job, "spec.template.spec.containers"), 0);
+    assert_string_equal(json_string(container, "resources.requests.cpu", "?"), "250m");
+
+    cleanup_json cJSON *datasets = manifest_read_file("../../config/samples/dataset.yaml", &err);
+    const cJSON *dataset = manifest_find(datasets, "Dataset", NULL, NULL);
+    assert_non_null(dataset);
+    assert_true(json_number(dataset, "spec.normalize.scale", 0) == 0.00392156862745098);
+    assert_null(manifest_find(datasets, "Dataset", NULL, "other"));
+    assert_null(manifest_find(datasets, "TrainJob", NULL, NULL));
+}
+
+static void schemas_hold_only_what_is_understood(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    for (const struct embedded_file *file = embedded_crds; file->name != NULL; file++, count++) {
+        struct error err = {0};
+        cleanup_json cJSON *documents = yaml_parse((const char *)file->bytes, file->length, file->name, &err);
+        assert_non_null(documents);
+        const cJSON *version = cJSON_GetArrayItem(json_at(documents->child, "spec.versions"), 0);
+        const cJSON *schema = json_at(version, "schema.openAPIV3Schema");
+        assert_non_null(schema);
+        assert_int_equal(schema_understood(schema, &err), 0);
+    }
+    assert_int_equal(count, 2);
+}
+
+#define HEAD "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: a}\n"
+#define JOB  HEAD "spec:\n  datasetRef: {name: d}\n  model: {zoo: mlp}\n"
+
+static void what_does_not_fit_is_named_with_its_path(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *sentence;
+    } cases[] = {
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}}\n  modle: {}\n",
+         "f.yaml: TrainJob \"a\": spec.modle: unknown field"},
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1, beta: 2}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.optimizer.beta: unknown field"},
+        {HEAD "spec: {datasetRef: {name: d}, model: {zoo: resnet}, training: {epochs: 1, batchSize: 2, "
+              "optimizer: {learningRate: 1}}}\n",
+         "f.yaml: TrainJob \"a\": spec.model.zoo: Unsupported value: \"resnet\": supported values: \"mlp\", \"lenet\""},
+        {JOB, "f.yaml: TrainJob \"a\": spec.training: Required value"},
+        {HEAD, "f.yaml: TrainJob \"a\": spec: Required value"},
+        {JOB "  training: {epochs: many, batchSize: 2, optimizer: {learningRate: 1}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.epochs: Invalid value: \"many\": must be of type integer"},
+        {JOB "  training: {epochs: 1.5, batchSize: 2, optimizer: {learningRate: 1}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.epochs: Invalid value: 1.5: must be of type integer"},
+        {JOB "  training: {epochs: 0, batchSize: 2, optimizer: {learningRate: 1}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.epochs: Invalid value: 0: should be greater than or equal to 1"},
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 0}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.optimizer.learningRate: Invalid value: 0: should be greater than 0"},
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1, momentum: 1}}\n",
+         "f.yaml: TrainJob \"a\": spec.training.optimizer.momentum: Invalid value: 1: should be less than 1"},
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}}\n"
+             "  template: {spec: {containers: [{name: trainer, env: [{name: A}, {name: A}]}]}}\n",
+         "f.yaml: TrainJob \"a\": spec.template.spec.containers[0].env[1]: Duplicate value: {\"name\":\"A\"}"},
+        {JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}}\n"
+             "  template: {spec: {containers: []}}\n",
+         "f.yaml: TrainJob \"a\": spec.template.spec.containers: Invalid value: 0: should have at least 1 items"},
+        {"apiVersion: thole.dev/v1\nkind: TrainJob\nmetadata: {name: a}\n",
+         "f.yaml: TrainJob \"a\": apiVersion: must be thole.dev/v1alpha1"},
+        {"apiVersion: thole.dev/v1alpha1\nkind: Trainjob\nmetadata: {name: a}\n",
+         "f.yaml: Trainjob \"a\": kind: \"Trainjob\" is not one of Dataset, TrainJob"},
+        {"apiVersion: thole.dev/v1alpha1\nkind: TrainJob\n", "f.yaml: TrainJob \"\": metadata: Required value"},
+        {"apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: A_b}\n",
+         "f.yaml: TrainJob \"A_b\": metadata.name: must be lower-case letters, digits, '-' and '.', and begin and end "
+         "with a letter or digit"},
+        {"- a\n", "f.yaml: a document is not an object with apiVersion, kind and metadata"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct error err = {0};
+        cJSON *objects = manifest_parse(cases[i].text, strlen(cases[i].text), "f.yaml", &err);
+        assert_null(objects);
+        assert_string_equal(error_message(&err), cases[i].sentence);
+    }
+}
+
+static void a_null_stands_for_the_default(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    static const char text[] = JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}, seed: null}\n"
+                                   "  workers:\n"
+                                   "---\n"
+                                   "apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n";
+    cleanup_json cJSON *objects = manifest_parse(text, strlen(text), "f.yaml", &err);
+    assert_string_equal(error_message(&err), "");
+    assert_int_equal(cJSON_GetArraySize(objects), 1);
+    assert_int_equal(json_int(objects->child, "spec.training.seed", -1), 1);
+    assert_int_equal(json_int(objects->child, "spec.workers.replicas", -1), 1);
+    assert_string_equal(json_string(objects->child, "metadata.namespace", "?"), "default");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(samples_are_read_with_their_defaults),
+        cmocka_unit_test(schemas_hold_only_what_is_understood),
+        cmocka_unit_test(what_does_not_fit_is_named_with_its_path),
+        cmocka_unit_test(a_null_stands_for_the_default),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
