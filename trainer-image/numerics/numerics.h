@@ -126,11 +126,11 @@ uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
 /* ---- Vectors. Each element is computed by itself, so any vector width gives the same bits. Arrays of one call do not
  * overlap unless said otherwise; no alignment is asked for. ---- */
 
-void vector_add(float *y, const float *x, size_t n);                             /* y += x */
-void vector_sum(float *out, const float *a, const float *b, size_t n);           /* out = a + b; out may be a or b */
-void vector_axpy(float *y, float alpha, const float *x, size_t n);               /* y += alpha·x, rounded twice */
-void vector_scale(float *y, float alpha, const float *x, size_t n);              /* y = alpha·x; y may be x */
-void vector_relu(float *y, const float *x, size_t n);                            /* y = x > 0 ? x : 0; y may be x */
+void vector_add(float *y, const float *x, size_t n);                   /* y += x */
+void vector_sum(float *out, const float *a, const float *b, size_t n); /* out = a + b; out may be a or b */
+void vector_axpy(float *y, float alpha, const float *x, size_t n);     /* y += alpha·x, rounded twice */
+void vector_scale(float *y, float alpha, const float *x, size_t n);    /* y = alpha·x; y may be x */
+void vector_relu(float *y, const float *x, size_t n); /* y = x < 0 ? 0 : x, so that NaN stays seen; y may be x */
 void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n); /* dx = y > 0 ? dy : 0; dx may be dy */
 
 /* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
