@@ -51,36 +51,34 @@ enum number_type { U32, U64, F64 };
 
 struct number_row {
     const char *object_path, *plan_path;
-    bool of_dataset;
-    enum number_type type;
     size_t offset;
     double least, most;
+    enum number_type type;
+    bool of_dataset;
     bool above, below; /* the bound itself is not fit */
     bool optional;     /* 0 where absent */
 };
 
 #define MEMBER(name) offsetof(struct plan, name)
 static const struct number_row number_rows[] = {
-    {"spec.classes", "dataset.classes", true, U32, MEMBER(dataset.classes), 2, 1000, .above = false},
-    {"spec.normalize.scale", "dataset.scale", true, F64, MEMBER(dataset.scale), 0, 1e6, .above = true},
-    {"spec.training.epochs", "training.epochs", false, U32, MEMBER(training.epochs), 1, 10000, .above = false},
-    {"spec.training.batchSize", "training.batchSize", false, U32, MEMBER(training.batch_size), 1, 65536,
-     .above = false},
-    {"spec.training.optimizer.learningRate", "training.optimizer.learningRate", false, F64,
-     MEMBER(training.learning_rate), 0, 1000, .above = true},
-    {"spec.training.optimizer.momentum", "training.optimizer.momentum", false, F64, MEMBER(training.momentum), 0, 1,
+    {"spec.classes", "dataset.classes", MEMBER(dataset.classes), 2, 1000, .type = U32, .of_dataset = true},
+    {"spec.normalize.scale", "dataset.scale", MEMBER(dataset.scale), 0, 1e6, .type = F64, .of_dataset = true,
+     .above = true},
+    {"spec.training.epochs", "training.epochs", MEMBER(training.epochs), 1, 10000, .type = U32},
+    {"spec.training.batchSize", "training.batchSize", MEMBER(training.batch_size), 1, 65536, .type = U32},
+    {"spec.training.optimizer.learningRate", "training.optimizer.learningRate", MEMBER(training.learning_rate), 0, 1000,
+     .type = F64, .above = true},
+    {"spec.training.optimizer.momentum", "training.optimizer.momentum", MEMBER(training.momentum), 0, 1, .type = F64,
      .below = true},
-    {"spec.training.optimizer.weightDecay", "training.optimizer.weightDecay", false, F64, MEMBER(training.weight_decay),
-     0, 1, .above = false},
-    {"spec.training.seed", "training.seed", false, U64, MEMBER(training.seed), 0, 9007199254740991.0, .above = false},
-    {"spec.training.validateEveryEpochs", "training.validateEveryEpochs", false, U32,
-     MEMBER(training.validate_every_epochs), 0, 10000, .above = false},
-    {"spec.training.goalAccuracy", "training.goalAccuracy", false, F64, MEMBER(training.goal_accuracy), 0, 100,
+    {"spec.training.optimizer.weightDecay", "training.optimizer.weightDecay", MEMBER(training.weight_decay), 0, 1,
+     .type = F64},
+    {"spec.training.seed", "training.seed", MEMBER(training.seed), 0, 9007199254740991.0, .type = U64},
+    {"spec.training.validateEveryEpochs", "training.validateEveryEpochs", MEMBER(training.validate_every_epochs), 0,
+     10000, .type = U32},
+    {"spec.training.goalAccuracy", "training.goalAccuracy", MEMBER(training.goal_accuracy), 0, 100, .type = F64,
      .above = true, .optional = true},
-    {"spec.sync.synchronous.blocks", "sync.synchronous.blocks", false, U32, MEMBER(blocks), 1, PLAN_BLOCKS_MOST,
-     .above = false},
-    {"spec.parameterServers.shards", "parameterServers.shards", false, U32, MEMBER(shards), 1, PLAN_SHARDS_MOST,
-     .above = false},
+    {"spec.sync.synchronous.blocks", "sync.synchronous.blocks", MEMBER(blocks), 1, PLAN_BLOCKS_MOST, .type = U32},
+    {"spec.parameterServers.shards", "parameterServers.shards", MEMBER(shards), 1, PLAN_SHARDS_MOST, .type = U32},
 };
 
 static int number_refused(const struct number_row *row, struct error *err)
@@ -198,8 +196,8 @@ static int read_choices(struct plan *plan, const struct source *source, struct e
     static const char *const formats[] = {"IDX"};
     static const char *const optimizers[] = {"SGD"};
     static const char *const syncs[] = {"Synchronous"};
-    size_t model;
-    size_t only;
+    size_t model = 0;
+    size_t only = 0;
     if (read_choice(source, false, "spec.model.zoo", "model.zoo", model_names, MODELS, &model, err) < 0 ||
         read_choice(source, false, "spec.training.optimizer.type", "training.optimizer.type", optimizers, 1, &only,
                     err) < 0 ||
