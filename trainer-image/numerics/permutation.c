@@ -12,7 +12,7 @@ static uint64_t side_of(uint64_t n)
         side++;
     while (side > 1 && (unsigned __int128)(side - 1) * (side - 1) >= n)
         side--;
-    return side;
+    return side > 0 ? side : 1;
 }
 
 struct permutation permutation_of_epoch(uint64_t n, uint64_t seed, uint32_t epoch)

@@ -10,9 +10,7 @@ static void blocks_follow_the_formula(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t blocks;
-        uint64_t samples;
-        uint32_t block;
+        uint64_t blocks, samples, block;
         struct block_range expected;
     } cases[] = {
         {8, 128, 0, {0, 16}},
@@ -26,7 +24,8 @@ static void blocks_follow_the_formula(void **state)
         {64, UINT64_MAX, 63, {UINT64_C(0xFC00000000000000) - 1, UINT64_MAX}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct block_range range = tree_block(tree_of(cases[i].blocks), cases[i].samples, cases[i].block);
+        struct block_range range =
+            tree_block(tree_of((uint32_t)cases[i].blocks), cases[i].samples, (uint32_t)cases[i].block);
         assert_int_equal(range.begin, cases[i].expected.begin);
         assert_int_equal(range.end, cases[i].expected.end);
     }
@@ -156,21 +155,20 @@ static void covers_by_example(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t blocks;
         uint64_t samples;
-        uint32_t first, count, found, nodes[4];
+        uint32_t blocks, first, count, found, nodes[5];
     } cases[] = {
-        {8, 128, 0, 8, 1, {1}},
-        {8, 128, 0, 4, 1, {2}},
-        {8, 128, 1, 6, 4, {9, 5, 6, 14}},
-        {6, 128, 4, 2, 1, {3}}, /* nothing right of block 5 */
-        {6, 128, 0, 6, 1, {1}},
-        {8, 2, 0, 8, 1, {1}}, /* only blocks 3 and 7 have a sample */
-        {8, 2, 0, 4, 1, {2}},
-        {8, 2, 4, 3, 0, {0}},
-        {8, 2, 3, 1, 1, {2}},      /* a node's value is that of its one block with samples */
-        {8, 128, 7, 100, 1, {15}}, /* a range past the end is cut */
-        {8, 128, 9, 1, 0, {0}},
+        {128, 8, 0, 8, 1, {1}},
+        {128, 8, 0, 4, 1, {2}},
+        {128, 8, 1, 6, 4, {9, 5, 6, 14}},
+        {128, 6, 4, 2, 1, {3}}, /* nothing right of block 5 */
+        {128, 6, 0, 6, 1, {1}},
+        {2, 8, 0, 8, 1, {1}}, /* only blocks 3 and 7 have a sample */
+        {2, 8, 0, 4, 1, {2}},
+        {2, 8, 4, 3, 0, {0}},
+        {2, 8, 3, 1, 1, {2}},      /* a node's value is that of its one block with samples */
+        {128, 8, 7, 100, 1, {15}}, /* a range past the end is cut */
+        {128, 8, 9, 1, 0, {0}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint32_t nodes[TREE_COVER_MOST];
@@ -210,7 +208,7 @@ static void reduce_by_definition(struct tree tree, uint64_t samples, uint32_t no
         leaf_value(calls, node - tree.leaves, tree_block(tree, samples, node - tree.leaves), out, loss);
         return;
     }
-    float right[WIDTH];
+    float right[WIDTH] = {0};
     double right_loss = 0;
     bool has_left = !empty_by_definition(tree, samples, 2 * node);
     bool has_right = !empty_by_definition(tree, samples, 2 * node + 1);
@@ -240,9 +238,9 @@ static void reducing_adds_as_the_tree_says(void **state)
                 uint32_t calls[64] = {0};
                 float scratch[TREE_DEPTH_MOST * WIDTH];
                 float out[WIDTH];
-                float expected[WIDTH];
-                double loss;
-                double expected_loss;
+                float expected[WIDTH] = {0};
+                double loss = 0;
+                double expected_loss = 0;
                 assert_int_equal(tree_reduce(tree, samples, node, WIDTH, leaf_value, calls, scratch, out, &loss), 0);
                 reduce_by_definition(tree, samples, node, expected, &expected_loss);
                 assert_memory_equal(out, expected, sizeof out);
