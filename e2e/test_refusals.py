@@ -1,0 +1,156 @@
+"""Mistakes: each gives one clear sentence where a user looks, and nothing else suffers."""
+
+import gzip
+
+import pytest
+import yaml
+from kubernetes.dynamic.exceptions import DynamicApiError
+
+from support import idx
+from support.cluster import condition_of, status_of
+from support.manifests import dataset, merged, trainjob
+
+QUICK = {"model": {"zoo": "mlp"}, "training": {"epochs": 1}}
+
+TRAINJOBS = [
+    ("unknown zoo model", {"spec": {"model": {"zoo": "resnet50"}}}, ["spec.model.zoo", "lenet", "mlp"]),
+    ("no model", {"spec": {"model": None}}, ["spec.model", "Required"]),
+    ("no epochs", {"spec": {"training": {"epochs": None}}}, ["spec.training.epochs", "Required"]),
+    ("epochs 0", {"spec": {"training": {"epochs": 0}}}, ["spec.training.epochs", "greater than or equal to 1"]),
+    ("batch as text", {"spec": {"training": {"batchSize": "128"}}}, ["spec.training.batchSize", "integer"]),
+    ("learning rate 0", {"spec": {"training": {"optimizer": {"learningRate": 0}}}}, ["learningRate", "greater than 0"]),
+    ("another optimizer", {"spec": {"training": {"optimizer": {"type": "Adam"}}}}, ["optimizer.type", "SGD"]),
+    ("a type of later", {"spec": {"sync": {"type": "Hogwild"}}}, ["spec.sync.type", "Synchronous"]),
+    ("17 shards", {"spec": {"parameterServers": {"shards": 17}}}, ["spec.parameterServers.shards", "16"]),
+    ("more workers than blocks", {"spec": {"workers": {"replicas": 9}}}, ["spec.workers.replicas", "blocks"]),
+    ("a name too long", {"metadata": {"name": "a" * 49}}, ["metadata.name", "48"]),
+    ("a name with a dot", {"metadata": {"name": "le.net"}}, ["metadata.name"]),
+    ("two outputs", {"spec": {"output": {"volume": {"hostPath": {"path": "/a"}, "persistentVolumeClaim": {"claimName": "b"}}}}},
+     ["spec.output.volume", "exactly one"]),
+    ("an output upwards", {"spec": {"output": {"volume": {"hostPath": {"path": "/a/../etc"}}}}}, ["without '..'"]),
+    ("the operator's label", {"spec": {"template": {"metadata": {"labels": {"thole.dev/role": "ps"}}}}}, ["thole.dev/"]),
+    ("the operator's variable", {"spec": {"template": {"spec": {"containers": [
+        {"name": "trainer", "env": [{"name": "OPENBLAS_NUM_THREADS", "value": "64"}]}]}}}}, ["set by the operator"]),
+]
+
+DATASETS = [
+    ("another format", {"format": "Parquet"}, ["spec.format", "IDX"]),
+    ("no source", {"source": None}, ["spec.source", "Required"]),
+    ("two sources", {"source": {"persistentVolumeClaim": {"claimName": "a"}}}, ["spec.source", "exactly one"]),
+    ("a file upwards", {"train": {"features": "../../etc/shadow"}}, ["spec.train.features", "without '..'"]),
+    ("an absolute file", {"train": {"labels": "/etc/shadow"}}, ["spec.train.labels", "relative"]),
+    ("one class", {"classes": 1}, ["spec.classes"]),
+    ("a deviation of 0", {"normalize": {"std": [0]}}, ["spec.normalize.std"]),
+    ("means without deviations", {"normalize": {"mean": [0, 0, 0]}}, ["spec.normalize"]),
+]
+
+
+def refused(cluster, namespace, manifest, words):
+    with pytest.raises(DynamicApiError) as refusal:
+        cluster.create(manifest, namespace)
+    assert refusal.value.status == 422, refusal.value.body
+    for word in words:
+        assert word in refusal.value.body, f"'{word}' is not said: {refusal.value.body}"
+
+
+@pytest.fixture(scope="module")
+def one_namespace(cluster):
+    """For what is never created: one namespace serves all."""
+    name = cluster.core.create_namespace({"metadata": {"generateName": "e2e-refusals-"}}).metadata.name
+    yield name
+    cluster.delete("Namespace", name)
+
+
+@pytest.mark.parametrize("changes, words", [case[1:] for case in TRAINJOBS], ids=[case[0] for case in TRAINJOBS])
+def test_trainjobs_refused_when_applied(cluster, one_namespace, changes, words):
+    refused(cluster, one_namespace, merged(trainjob(), changes), words)
+
+
+@pytest.mark.parametrize("changes, words", [case[1:] for case in DATASETS], ids=[case[0] for case in DATASETS])
+def test_datasets_refused_when_applied(cluster, one_namespace, changes, words):
+    refused(cluster, one_namespace, dataset(**changes), words)
+
+
+def test_kubectl_shows_the_sentence(kubectl, namespace):
+    wrong = yaml.safe_dump(trainjob(model={"zoo": "resnet50"}))
+    said = kubectl("-n", namespace, "apply", "-f", "-", input=wrong, fails=True)
+    assert 'spec.model.zoo: Unsupported value: "resnet50": supported values: "mlp", "lenet"' in said
+
+
+def test_kubectl_warns_of_unknown_fields(kubectl, namespace):
+    wrong = yaml.safe_dump(merged(trainjob(), {"spec": {"training": {"epoch": 3}}}))
+    assert 'unknown field "spec.training.epoch"' in kubectl("-n", namespace, "apply", "-f", "-", input=wrong, fails=True)
+
+
+def test_a_path_that_is_not_allowed(submit, cluster):
+    job = submit(trainjob(**QUICK), dataset("/etc"))
+    found = cluster.wait("Dataset", "fashion-mnist", job.namespace,
+                         lambda d: status_of(d).get("phase") == "Failed", 20, "Failed")
+    for word in ("/etc", "--allowed-host-paths"):
+        assert word in status_of(found)["message"]
+    job.says("fashion-mnist", "--allowed-host-paths")
+    assert not cluster.list("Pod", job.namespace)
+
+
+@pytest.mark.parametrize("path", ["/usr/share/datasets/../../../etc", "/usr/share/datasets-secret", "//etc", "/"])
+def test_ways_around_the_allowed_paths(cluster, namespace, path):
+    """Neither a parent nor a longer name of an allowed folder is below it."""
+    try:
+        cluster.create(dataset(path), namespace)
+    except DynamicApiError as refusal:
+        assert refusal.status == 422
+        return
+    cluster.wait("Dataset", "fashion-mnist", namespace, lambda d: status_of(d).get("phase") == "Failed", 20, "Failed")
+
+
+def test_an_output_that_is_not_allowed(submit, cluster):
+    job = submit(trainjob(**QUICK, output={"volume": {"hostPath": {"path": "/root"}}}), dataset(), keeps_output=True)
+    job.says("spec.output.volume.hostPath.path", "/root", "--allowed-host-paths")
+    assert not cluster.list("Pod", job.namespace)
+
+
+def test_a_dataset_that_does_not_exist_yet(submit, cluster, small_hosted):
+    """It is waited for, and said so; when it comes, the job goes its way."""
+    job = submit(trainjob(**QUICK))
+    job.says("fashion-mnist", job.namespace)
+    assert status_of(job.get())["phase"] == "Pending"
+    cluster.create(dataset(small_hosted), job.namespace)
+    job.succeeded(60)
+
+
+def test_a_folder_that_does_not_exist(submit):
+    job = submit(trainjob(**QUICK), dataset("/usr/share/datasets/nothing-here"))
+    found = job.says("/usr/share/datasets/nothing-here", seconds=60)
+    assert status_of(found)["phase"] in ("Starting", "Failed")
+
+
+def test_a_file_that_does_not_exist(submit, small_hosted):
+    job = submit(trainjob(**QUICK), dataset(small_hosted, train={"features": "trian-images.gz"}))
+    failed = job.failed(60)
+    assert "trian-images.gz" in status_of(failed)["message"]
+    assert condition_of(failed, "Failed")[0] == "True"
+    assert condition_of(failed, "Stalled")[0] == "True"
+    job.cluster.wait_list("Pod", job.namespace, lambda pods: not pods, 60, "gone, since the job failed")
+
+
+@pytest.mark.parametrize("cut", ["in its gzip stream", "in its contents"])
+def test_a_truncated_file(submit, storage, cut):
+    data = idx.write(storage / f"truncated-{'stream' if 'gzip' in cut else 'contents'}", train=500, test=100)
+    file = data / "train-images-idx3-ubyte.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-300] if "gzip" in cut else gzip.compress(gzip.decompress(whole)[:-300]))
+    status = status_of(submit(trainjob(**QUICK), dataset(data)).failed(60))
+    assert file.name in status["message"]
+    assert "truncated" in status["message"] or "shorter" in status["message"] or "ends" in status["message"]
+
+
+def test_an_image_that_does_not_exist(submit):
+    template = {"spec": {"containers": [{"name": "trainer", "image": "nowhere.invalid/thole:none"}]}}
+    job = submit(trainjob(**QUICK, template=template), dataset())
+    job.says("nowhere.invalid/thole:none", f"{job.name}-ps-0", seconds=60)
+
+
+def test_pods_that_fit_nowhere(submit):
+    container = {"name": "trainer", "resources": {"requests": {"cpu": "1000"}}}
+    job = submit(trainjob(**QUICK, template={"spec": {"containers": [container]}}), dataset())
+    job.says("Insufficient cpu", seconds=30)
