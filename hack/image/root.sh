@@ -1,8 +1,8 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # The file trees that images are made of. Nothing can be pulled here, so an image holds what was built, the shared
 # libraries that it loads, and the few files that glibc and TLS want to find.
 
-image_names=(pause coredns mongo operator trainer)
+image_names=(pause coredns mongo operator trainer samples)
 
 # image_root NAME DIRECTORY: fills the empty DIRECTORY with the image's files.
 image_root() {
@@ -11,6 +11,11 @@ image_root() {
         pause) gcc -static -Os -s -Wall -Werror -o "$root/pause" "$THOLE_ROOT/hack/image/pause.c" ;;
         coredns) cp "$(tool_directory coredns)/coredns" "$root/coredns" ;;
         mongo) cp "$(tool_directory ferretdb)/ferretdb" "$root/mongo" ;;
+        samples)
+            mkdir -p "$root/bin" "$root/datasets"
+            cp /bin/busybox "$root/bin/busybox"
+            cp -r /usr/share/datasets/fashion-mnist "$root/datasets/fashion-mnist"
+            ;;
         operator | trainer)
             root_base "$root"
             cmake --install "$THOLE_ROOT/build/release" --prefix "$root" --component "$name" --strip >/dev/null ||
@@ -24,6 +29,7 @@ image_root() {
 image_entrypoint() {
     case $1 in
         operator | trainer) echo "/bin/thole-$1" ;;
+        samples) echo /bin/busybox ;;
         *) echo "/$1" ;;
     esac
 }
@@ -47,7 +53,7 @@ image_inputs() {
 root_base() {
     local root=$1
     mkdir -p "$root"/{etc/ssl/certs,proc,sys,dev,usr/lib,usr/lib64,var/lib}
-    mkdir -p -m 1777 "$root/tmp"
+    mkdir -m 1777 "$root/tmp"
     ln -s usr/lib "$root/lib"
     ln -s usr/lib64 "$root/lib64"
     printf 'root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n' >"$root/etc/passwd"
