@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { WORKERS_MOST = 12, SHARDS_MOST = 3, WORLDS = 400, TURNS_MOST = 100000 /* without a step */ };
+enum { WORKERS_MOST = 12, SHARDS_MOST = 3, WORLDS = 400, TURNS_MOST = 2000000 /* without a step */ };
 
 struct worker {
     bool present, welcomed, mute; /* mute: neither heard nor computing, and not closed either */
