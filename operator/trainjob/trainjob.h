@@ -11,9 +11,14 @@
 #ifndef THOLE_OPERATOR_TRAINJOB_TRAINJOB_H
 #define THOLE_OPERATOR_TRAINJOB_TRAINJOB_H
 
+#include "common/cleanup.h"
 #include "common/error.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/report/report.h"
+#include "dataset/dataset.h"
+#include "kube/kube.h"
+#include "runtime/controller.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,7 +49,32 @@ struct trainjob_hooks {
     void (*history_put)(void *arg, const cJSON *trainjob, const struct report_epoch *epochs, size_t count, bool final);
 };
 
-struct trainjob_controller;
+/* Everything is borrowed for the controller's life. */
+struct trainjob_options {
+    struct loop *loop;
+    struct kube_client *client;
+    struct kube_events *events;
+    const struct log *log;
+    struct dataset_controller *datasets;
+    struct trainjob_hooks hooks;
+    const char *namespace;         /* NULL: all */
+    const char *trainer_image;     /* of jobs that name none */
+    const char *advertise_address; /* host:port where coordinators find the operator's server */
+    const struct host_paths *allowed_host_paths;
+    const void *key; /* the operator's */
+    size_t key_length;
+};
+
+struct trainjob_controller; /* opaque */
+
+/* Begins to watch; reconciles begin once all first lists are complete. */
+int trainjob_start(struct trainjob_controller **out, const struct trainjob_options *options, struct error *err);
+void trainjob_stop(struct trainjob_controller *controller); /* NULL is fine */
+CLEANUP_DEFINE(cleanup_trainjob_controller_pointer, struct trainjob_controller, trainjob_stop)
+#define cleanup_trainjob_controller CLEANUP(cleanup_trainjob_controller_pointer)
+
+/* What is not synced yet, for /readyz ("trainjobs", "pods"); NULL: everything is, and reconciles run. */
+const char *trainjob_waiting_for(const struct trainjob_controller *controller);
 
 /* A coordinator proved that it knows the job's token. Answered by `welcome` or `refuse`: only the newest pod of
  * shard 0 that is not being deleted may report, and only for a job that exists. */
@@ -60,6 +90,19 @@ void trainjob_history_synced(struct trainjob_controller *controller, const char 
 /* MongoDB could not be written: shown in the job's condition HistorySynced. Put again after its own back-off by the
  * history's writer; the controller does nothing. */
 void trainjob_history_failed(struct trainjob_controller *controller, const char *job_uid, const char *sentence);
+
+/* Jobs by phase, for metrics. */
+enum trainjob_phase {
+    TRAINJOB_PENDING,
+    TRAINJOB_STARTING,
+    TRAINJOB_RUNNING,
+    TRAINJOB_SUCCEEDED,
+    TRAINJOB_FAILED,
+};
+enum { TRAINJOB_PHASES = TRAINJOB_FAILED + 1 };
+const char *trainjob_phase_name(enum trainjob_phase phase);
+void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES]);
+const struct controller *trainjob_runtime(const struct trainjob_controller *controller);
 
 /* HMAC-SHA-256(operator key, job UID): what a coordinator must know to report for that job. */
 void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE]);
