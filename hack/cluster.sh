@@ -105,12 +105,15 @@ cluster_directories() {
 
 # DNS for the pods, and a MongoDB as mongodb.thole-system.svc:27017.
 cluster_addons() {
-    local addons=/tmp/addons
+    local addons number
     addons=$(kube kustomize "$THOLE_ROOT/config/dns"; echo ---; kube kustomize "$THOLE_ROOT/config/mongodb/ferretdb")
     kube get namespace thole-system >/dev/null 2>&1 || kube create namespace thole-system --save-config >/dev/null
     kube apply -f - <<<"$addons" >/dev/null
     kube -n kube-system rollout status deployment/coredns --timeout 120s >/dev/null
     kube -n thole-system rollout status deployment/mongodb --timeout 120s >/dev/null
+    for number in $(node_numbers); do
+        wait_for 60 "DNS on $(node_name "$number")" inside "$(node_space "$number")" bash -c "</dev/tcp/$dns_address/53"
+    done
 }
 
 cluster_clean() {

@@ -62,7 +62,14 @@ unit_tests() {
 
 e2e_tests() {
     local venv settings
-    if ! "$here/cluster.sh" status >/dev/null 2>&1; then ours=yes; fi
+    if ! "$here/cluster.sh" status >/dev/null 2>&1; then
+        ours=yes
+        if ((${#select[@]} == 0)); then
+            step "the cluster's own tests"
+            run "$here/tools.sh" >/dev/null
+            report cluster "$here/cluster/test.sh"
+        fi
+    fi
     run "$here/cluster.sh" up || { collect_logs && die "the cluster does not come up"; }
     run "$here/install.sh" || { collect_logs && die "Thole cannot be installed"; }
     settings=$("$here/cluster.sh" env)
@@ -103,13 +110,13 @@ clean_up() {
 closing_lines() {
     local name
     step "results"
-    for name in shellcheck ctest pytest; do
+    for name in shellcheck ctest cluster pytest; do
         [[ -f $reports/$name.txt ]] || continue
         printf -- '---- %s\n' "$name"
         case $name in
             shellcheck) { grep -c '^In ' "$reports/$name.txt" || true; } | sed 's/$/ findings/' ;;
             ctest) sed -n '/tests passed/,$p' "$reports/$name.txt" ;;
-            pytest) tail -n 1 "$reports/$name.txt" ;;
+            cluster | pytest) tail -n 1 "$reports/$name.txt" ;;
         esac
     done
 }

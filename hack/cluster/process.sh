@@ -23,7 +23,8 @@ daemon_pid() {
 }
 
 # daemon_ensure NAME NAMESPACE COMMAND...: starts it in that network namespace unless it runs.
-# The new process records itself before it becomes the daemon: no moment in which it runs unrecorded.
+# Both sides record the new process: itself, so that it never runs unrecorded, should this script be killed now; and this
+# script, so that it does not take a daemon that has not come to it yet for one that has ended.
 daemon_ensure() {
     local name=$1 space=$2
     shift 2
@@ -32,10 +33,18 @@ daemon_ensure() {
     printf '\n---- %s: %s\n' "$(date --iso-8601=seconds)" "$*" >>"$logs/$name.log"
     (
         cd /
-        process_identity "$BASHPID" >"$(daemon_file "$name")"
+        daemon_record "$name" "$BASHPID"
         exec setsid nsenter --net="/run/netns/$space" -- "$@"
     ) </dev/null >>"$logs/$name.log" 2>&1 &
+    daemon_record "$name" "$!"
     disown
+}
+
+daemon_record() {
+    local file
+    file=$(daemon_file "$1")
+    process_identity "$2" >"$file.$BASHPID"
+    mv "$file.$BASHPID" "$file"
 }
 
 # daemon_wait SECONDS NAME COMMAND...: until COMMAND succeeds; gives up at once when the daemon has died.
