@@ -32,10 +32,11 @@ enum kube_change { KUBE_APPEARED, KUBE_CHANGED, KUBE_VANISHED };
 typedef void kube_cache_handler(void *arg, enum kube_change change, const char *key, const cJSON *object);
 void kube_cache_on_change(struct kube_cache *cache, kube_cache_handler *handler, void *arg);
 
-/* Takes an event of a watch. -1 where the object cannot be kept (no name, too many, no memory); all else is as it was.
+/* Takes an event of a watch; `object` is pruned in place. -1 where the object cannot be kept (no name, too many, no
+ * memory); all else is as it was.
  */
-int kube_cache_observe(struct kube_cache *cache, enum kube_watch_event_type type, const cJSON *object,
-                       struct instant now, struct error *err);
+int kube_cache_observe(struct kube_cache *cache, enum kube_watch_event_type type, cJSON *object, struct instant now,
+                       struct error *err);
 
 /* Lays the answer of an own write over what was watched. */
 int kube_cache_wrote(struct kube_cache *cache, const cJSON *answer, struct instant now, struct error *err);

@@ -22,7 +22,7 @@ struct kube_client *kube_client_new(struct loop *loop, struct kube_config *confi
                                     struct error *err);
 
 /* Every outstanding handler is called once more, with `cancelled` set; then nothing is called any longer. Stop watches,
- * informers and controllers first. NULL is fine. */
+ * informers and controllers first; not from a handler. NULL is fine. */
 void kube_client_free(struct kube_client *client);
 CLEANUP_DEFINE(cleanup_kube_client_pointer, struct kube_client, kube_client_free)
 #define cleanup_kube_client CLEANUP(cleanup_kube_client_pointer)

@@ -16,7 +16,8 @@ enum kube_watch_event_type {
     KUBE_WATCH_LISTED,  /* the list is complete: what it did not name is gone */
 };
 
-typedef void kube_watch_handler(void *arg, enum kube_watch_event_type type, const cJSON *object);
+/* `object` is borrowed but may be changed (pruned); NULL for LISTING and LISTED. The watch may be stopped inside. */
+typedef void kube_watch_handler(void *arg, enum kube_watch_event_type type, cJSON *object);
 
 struct kube_watch_options {
     const struct kube_resource *resource;

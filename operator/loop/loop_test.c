@@ -198,79 +198,82 @@ enum { SENT_BY_EACH = 5000, SENDERS = 2 };
 struct traffic {
     struct loop *loop;
     struct mailbox *in, *back;
-    intptr_t last[SENDERS];
-    int received;
+    int messages[SENDERS][SENT_BY_EACH]; /* what is sent: its own number */
+    int next[SENDERS];                   /* expected from each sender */
+    int received, returned;
     bool in_order;
 };
 
 struct sender {
     struct traffic *traffic;
-    intptr_t id;
+    int id;
 };
 
-/* Pushes until each message is taken, as a full mailbox asks for. */
-static void push_until_taken(struct mailbox *mailbox, intptr_t message)
+/* A full mailbox leaves the message with its sender, who here simply tries again. */
+static void push_until_taken(struct mailbox *mailbox, int *message)
 {
-    while (mailbox_push(mailbox, (void *)message) < 0)
+    while (mailbox_push(mailbox, message) < 0)
         sched_yield();
 }
 
 static void *send_all(void *arg)
 {
     struct sender *sender = arg;
-    for (intptr_t i = 1; i <= SENT_BY_EACH; i++)
-        push_until_taken(sender->traffic->in, i * SENDERS + sender->id);
+    for (int i = 0; i < SENT_BY_EACH; i++) {
+        int *message = &sender->traffic->messages[sender->id][i];
+        *message = i * SENDERS + sender->id;
+        push_until_taken(sender->traffic->in, message);
+    }
     return NULL;
 }
 
 static void on_message(void *arg, void *message)
 {
     struct traffic *traffic = arg;
-    intptr_t value = (intptr_t)message;
-    intptr_t *last = &traffic->last[value % SENDERS];
-    traffic->in_order = traffic->in_order && value > *last;
-    *last = value;
-    push_until_taken(traffic->back, value);
+    int number = *(int *)message;
+    traffic->in_order = traffic->in_order && traffic->next[number % SENDERS]++ == number / SENDERS;
+    push_until_taken(traffic->back, message);
     if (++traffic->received == SENT_BY_EACH * SENDERS)
         loop_stop(traffic->loop);
 }
 
 static void *receive_all(void *arg)
 {
-    struct mailbox *mailbox = arg;
-    intptr_t count = 0;
-    while (mailbox_wait(mailbox, -1) != NULL)
-        count++;
-    return (void *)count;
+    struct traffic *traffic = arg;
+    while (mailbox_wait(traffic->back, -1) != NULL)
+        traffic->returned++;
+    return NULL;
 }
 
 static void messages_cross_threads_both_ways(void **state)
 {
     (void)state;
     cleanup_loop struct loop *loop = loop_new(NULL);
-    struct traffic traffic = {.loop = loop, .in_order = true};
-    traffic.in = mailbox_new(16, NULL, NULL);
-    traffic.back = mailbox_new(16, NULL, NULL);
-    assert_int_equal(mailbox_attach(traffic.in, loop, on_message, &traffic, NULL), 0);
+    cleanup_free struct traffic *traffic = calloc(1, sizeof *traffic);
+    assert_non_null(traffic);
+    traffic->loop = loop;
+    traffic->in_order = true;
+    traffic->in = mailbox_new(16, NULL, NULL);
+    traffic->back = mailbox_new(16, NULL, NULL);
+    assert_int_equal(mailbox_attach(traffic->in, loop, on_message, traffic, NULL), 0);
 
     pthread_t senders[SENDERS];
     struct sender who[SENDERS];
     pthread_t receiver;
-    assert_int_equal(pthread_create(&receiver, NULL, receive_all, traffic.back), 0);
+    assert_int_equal(pthread_create(&receiver, NULL, receive_all, traffic), 0);
     for (int i = 0; i < SENDERS; i++) {
-        who[i] = (struct sender){&traffic, i};
+        who[i] = (struct sender){traffic, i};
         assert_int_equal(pthread_create(&senders[i], NULL, send_all, &who[i]), 0);
     }
     assert_int_equal(loop_run(loop, NULL), 0);
     for (int i = 0; i < SENDERS; i++)
         pthread_join(senders[i], NULL);
-    mailbox_close(traffic.back);
-    void *count = NULL;
-    pthread_join(receiver, &count);
-    assert_true(traffic.in_order);
-    assert_int_equal((intptr_t)count, SENT_BY_EACH * SENDERS);
-    mailbox_free(traffic.in);
-    mailbox_free(traffic.back);
+    mailbox_close(traffic->back);
+    pthread_join(receiver, NULL);
+    assert_true(traffic->in_order);
+    assert_int_equal(traffic->returned, SENT_BY_EACH * SENDERS);
+    mailbox_free(traffic->in);
+    mailbox_free(traffic->back);
 }
 
 int main(void)

@@ -1,0 +1,662 @@
+#include "kube/cache.h"
+#include "common/crypto.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const int64_t overlay_life = 30 * SECONDS;
+
+enum { OBJECTS_MOST = 1000000, FIRST_BUCKETS = 64, RECENT = 4 };
+
+/* One version of an object, in one piece of memory: five strings one behind the other. */
+struct version {
+    uint32_t resource_version, owner, label, json; /* where they begin in `text`; the UID begins at 0 */
+    uint32_t size;
+    char text[];
+};
+
+/* An own write that the watch has not shown yet. */
+struct overlay {
+    struct version *version; /* NULL: deleted */
+    char *uid;               /* of what was deleted */
+    struct instant expires;
+    uint64_t list; /* the list that was newest when it was written */
+    struct entry *entry;
+    struct overlay *next, *previous; /* by expiry */
+};
+
+struct link {
+    struct entry *next, **from;
+};
+
+struct entry {
+    struct link by_key, by_owner, by_label;
+    uint32_t hash; /* of the key */
+    struct version *watched;
+    struct overlay *overlay;
+    uint64_t list; /* the newest list that named it */
+    /* Hashes of the versions that the watch showed last: an own write among them is old news. */
+    uint32_t recent[RECENT];
+    unsigned recent_next;
+    char key[];
+};
+
+struct kube_cache {
+    kube_project *project;
+    char *label;
+    size_t most_objects;
+    kube_cache_handler *handler;
+    void *arg;
+    uint32_t seed;
+
+    struct entry **by_key, **by_owner, **by_label;
+    size_t buckets; /* of each, a power of two */
+    size_t entries;
+    size_t visible, bytes; /* of the view */
+    uint64_t list;
+    struct overlay *oldest, *newest;
+};
+
+/* ---- versions --------------------------------------------------------------------------------------------------- */
+
+static const char *version_uid(const struct version *version)
+{
+    return version->text;
+}
+
+static const char *version_at(const struct version *version, uint32_t offset)
+{
+    return version->text + offset;
+}
+
+static bool same_version(const struct version *a, const struct version *b)
+{
+    return strcmp(version_uid(a), version_uid(b)) == 0 &&
+           strcmp(version_at(a, a->resource_version), version_at(b, b->resource_version)) == 0;
+}
+
+const char *kube_controller_uid(const cJSON *object)
+{
+    const cJSON *owner = NULL;
+    cJSON_ArrayForEach(owner, json_at(object, "metadata.ownerReferences"))
+    {
+        if (json_bool(owner, "controller", false))
+            return json_string(owner, "uid", NULL);
+    }
+    return NULL;
+}
+
+/* Prunes `object` and packs what is left. */
+static struct version *pack(const struct kube_cache *cache, cJSON *object, struct error *err)
+{
+    cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, "metadata"), "managedFields");
+    if (cache->project != NULL)
+        cache->project(object);
+    /* A label's name holds dots, so it is no path. */
+    const cJSON *label = cache->label == NULL
+                             ? NULL
+                             : cJSON_GetObjectItemCaseSensitive(json_at(object, "metadata.labels"), cache->label);
+    const char *owner = kube_controller_uid(object);
+    cleanup_free char *json = json_print(object);
+    const char *parts[] = {json_string(object, "metadata.uid", ""), json_string(object, "metadata.resourceVersion", ""),
+                           owner == NULL ? "" : owner, cJSON_IsString(label) ? label->valuestring : "", json};
+    enum { PARTS = sizeof parts / sizeof parts[0] };
+    uint32_t offsets[PARTS + 1] = {0};
+    for (int i = 0; json != NULL && i < PARTS; i++)
+        offsets[i + 1] = offsets[i] + (uint32_t)strlen(parts[i]) + 1;
+    struct version *version = json == NULL ? NULL : malloc(sizeof *version + offsets[PARTS]);
+    if (version == NULL) {
+        error_set(err, "out of memory for an object of the cache");
+        return NULL;
+    }
+    *version = (struct version){offsets[1], offsets[2], offsets[3], offsets[4], offsets[PARTS]};
+    for (int i = 0; i < PARTS; i++)
+        memcpy(version->text + offsets[i], parts[i], offsets[i + 1] - offsets[i]);
+    return version;
+}
+
+static cJSON *unpack(const struct version *version)
+{
+    return cJSON_Parse(version_at(version, version->json));
+}
+
+/* ---- tables ----------------------------------------------------------------------------------------------------- */
+
+/* FNV-1a, seeded, with a finish that spreads the high bits: names come from outside. */
+static uint32_t hash_text(const struct kube_cache *cache, const char *text, size_t length)
+{
+    uint32_t hash = UINT32_C(2166136261) ^ cache->seed;
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)text[i]) * UINT32_C(16777619);
+    hash ^= hash >> 16;
+    hash *= UINT32_C(0x85ebca6b);
+    return hash ^ hash >> 13;
+}
+
+static size_t namespace_length(const char *key)
+{
+    const char *slash = strchr(key, '/');
+    return slash == NULL ? 0 : (size_t)(slash - key);
+}
+
+static uint32_t hash_label(const struct kube_cache *cache, const char *namespace, size_t length, const char *value)
+{
+    return hash_text(cache, namespace, length) * 31 + hash_text(cache, value, strlen(value));
+}
+
+/* A link's `next` is of the entry that holds it; which of the three links that is, the table says. */
+#define LINK_INSERT(entry, member, head)                                                                               \
+    do {                                                                                                               \
+        (entry)->member.next = *(head);                                                                                \
+        (entry)->member.from = (head);                                                                                 \
+        if (*(head) != NULL)                                                                                           \
+            (*(head))->member.from = &(entry)->member.next;                                                            \
+        *(head) = (entry);                                                                                             \
+    } while (0)
+
+#define LINK_REMOVE(entry, member)                                                                                     \
+    do {                                                                                                               \
+        if ((entry)->member.from != NULL) {                                                                            \
+            *(entry)->member.from = (entry)->member.next;                                                              \
+            if ((entry)->member.next != NULL)                                                                          \
+                (entry)->member.next->member.from = (entry)->member.from;                                              \
+            (entry)->member.from = NULL;                                                                               \
+        }                                                                                                              \
+    } while (0)
+
+static const struct version *view(const struct entry *entry)
+{
+    return entry->overlay != NULL ? entry->overlay->version : entry->watched;
+}
+
+static void index_entry(struct kube_cache *cache, struct entry *entry)
+{
+    const struct version *version = view(entry);
+    if (version == NULL)
+        return;
+    size_t mask = cache->buckets - 1;
+    const char *owner = version_at(version, version->owner);
+    const char *label = version_at(version, version->label);
+    if (*owner != '\0') {
+        struct entry **head = &cache->by_owner[hash_text(cache, owner, strlen(owner)) & mask];
+        LINK_INSERT(entry, by_owner, head);
+    }
+    if (*label != '\0') {
+        struct entry **head =
+            &cache->by_label[hash_label(cache, entry->key, namespace_length(entry->key), label) & mask];
+        LINK_INSERT(entry, by_label, head);
+    }
+    cache->visible++;
+    cache->bytes += version->size;
+}
+
+static void unindex_entry(struct kube_cache *cache, struct entry *entry)
+{
+    const struct version *version = view(entry);
+    if (version == NULL)
+        return;
+    LINK_REMOVE(entry, by_owner);
+    LINK_REMOVE(entry, by_label);
+    cache->visible--;
+    cache->bytes -= version->size;
+}
+
+static struct entry *find(const struct kube_cache *cache, const char *key)
+{
+    uint32_t hash = hash_text(cache, key, strlen(key));
+    struct entry *entry = cache->by_key[hash & (cache->buckets - 1)];
+    while (entry != NULL && (entry->hash != hash || strcmp(entry->key, key) != 0))
+        entry = entry->by_key.next;
+    return entry;
+}
+
+/* Replaces the three tables by larger ones. Without memory the old ones serve on, only slower. */
+static void grow(struct kube_cache *cache)
+{
+    size_t buckets = cache->buckets * 2;
+    struct entry **tables = calloc(buckets * 3, sizeof(struct entry *));
+    if (tables == NULL)
+        return;
+    struct entry **old = cache->by_key;
+    size_t old_buckets = cache->buckets;
+    size_t visible = cache->visible;
+    size_t bytes = cache->bytes;
+    cache->by_key = tables;
+    cache->by_owner = tables + buckets;
+    cache->by_label = tables + buckets * 2;
+    cache->buckets = buckets;
+    for (size_t i = 0; i < old_buckets; i++) {
+        for (struct entry *entry = old[i], *next; entry != NULL; entry = next) {
+            next = entry->by_key.next;
+            struct entry **head = &cache->by_key[entry->hash & (buckets - 1)];
+            LINK_INSERT(entry, by_key, head);
+            entry->by_owner = (struct link){0};
+            entry->by_label = (struct link){0};
+            index_entry(cache, entry);
+        }
+    }
+    cache->visible = visible;
+    cache->bytes = bytes;
+    free(old);
+}
+
+static struct entry *find_or_add(struct kube_cache *cache, const char *key, struct error *err)
+{
+    struct entry *entry = find(cache, key);
+    if (entry != NULL)
+        return entry;
+    if (cache->entries >= cache->most_objects) {
+        error_set(err, "more than %zu objects: '%s' is not kept", cache->most_objects, key);
+        return NULL;
+    }
+    if (cache->entries >= cache->buckets)
+        grow(cache);
+    size_t size = strlen(key) + 1;
+    entry = calloc(1, sizeof *entry + size);
+    if (entry == NULL) {
+        error_set(err, "out of memory for an object of the cache");
+        return NULL;
+    }
+    memcpy(entry->key, key, size);
+    entry->hash = hash_text(cache, key, size - 1);
+    struct entry **head = &cache->by_key[entry->hash & (cache->buckets - 1)];
+    LINK_INSERT(entry, by_key, head);
+    cache->entries++;
+    return entry;
+}
+
+static void drop_if_empty(struct kube_cache *cache, struct entry *entry)
+{
+    if (entry->watched != NULL || entry->overlay != NULL)
+        return;
+    LINK_REMOVE(entry, by_key);
+    cache->entries--;
+    free(entry);
+}
+
+/* ---- changes of the view ---------------------------------------------------------------------------------------- */
+
+static void tell(struct kube_cache *cache, enum kube_change change, const char *key, const struct version *version)
+{
+    if (cache->handler == NULL)
+        return;
+    cleanup_json cJSON *object = unpack(version);
+    cache->handler(cache->arg, change, key, object);
+}
+
+/* Says what differs between the view before and after. */
+static void tell_difference(struct kube_cache *cache, const struct entry *entry, const struct version *before)
+{
+    const struct version *after = view(entry);
+    if (before == NULL && after == NULL)
+        return;
+    if (before == NULL) {
+        tell(cache, KUBE_APPEARED, entry->key, after);
+    } else if (after == NULL) {
+        tell(cache, KUBE_VANISHED, entry->key, before);
+    } else if (strcmp(version_uid(before), version_uid(after)) != 0) {
+        tell(cache, KUBE_VANISHED, entry->key, before);
+        tell(cache, KUBE_APPEARED, entry->key, after);
+    } else if (!same_version(before, after)) {
+        tell(cache, KUBE_CHANGED, entry->key, after);
+    }
+}
+
+static void unlink_overlay(struct kube_cache *cache, struct overlay *overlay)
+{
+    if (overlay->previous != NULL)
+        overlay->previous->next = overlay->next;
+    else
+        cache->oldest = overlay->next;
+    if (overlay->next != NULL)
+        overlay->next->previous = overlay->previous;
+    else
+        cache->newest = overlay->previous;
+}
+
+static void free_overlay(struct overlay *overlay)
+{
+    if (overlay == NULL)
+        return;
+    free(overlay->version);
+    free(overlay->uid);
+    free(overlay);
+}
+
+/* Makes `watched` and `overlay` (both taken over) what the entry holds, keeps the indexes, and tells the change. The
+ * entry may be gone afterwards. */
+static void replace(struct kube_cache *cache, struct entry *entry, struct version *watched, struct overlay *overlay)
+{
+    const struct version *before = view(entry);
+    struct version *old_watched = entry->watched;
+    struct overlay *old_overlay = entry->overlay;
+    unindex_entry(cache, entry);
+    if (old_overlay != overlay && old_overlay != NULL)
+        unlink_overlay(cache, old_overlay);
+    if (old_overlay != overlay && overlay != NULL) {
+        overlay->previous = cache->newest;
+        if (cache->newest != NULL)
+            cache->newest->next = overlay;
+        else
+            cache->oldest = overlay;
+        cache->newest = overlay;
+    }
+    entry->watched = watched;
+    entry->overlay = overlay;
+    index_entry(cache, entry);
+    tell_difference(cache, entry, before);
+    if (old_watched != watched)
+        free(old_watched);
+    if (old_overlay != overlay)
+        free_overlay(old_overlay);
+    drop_if_empty(cache, entry);
+}
+
+/* ---- what the watch shows --------------------------------------------------------------------------------------- */
+
+static uint32_t hash_version(const struct kube_cache *cache, const char *resource_version)
+{
+    uint32_t hash = hash_text(cache, resource_version, strlen(resource_version));
+    return hash == 0 ? 1 : hash; /* 0 is an empty place */
+}
+
+static void remember_shown(const struct kube_cache *cache, struct entry *entry, const struct version *version)
+{
+    entry->recent[entry->recent_next++ % RECENT] = hash_version(cache, version_at(version, version->resource_version));
+}
+
+static bool shown_before(const struct kube_cache *cache, const struct entry *entry, const struct version *version)
+{
+    uint32_t hash = hash_version(cache, version_at(version, version->resource_version));
+    for (int i = 0; i < RECENT; i++)
+        if (entry->recent[i] == hash)
+            return true;
+    return false;
+}
+
+/* The overlay that is left once the watch has shown `version`. */
+static struct overlay *overlay_after(struct entry *entry, const struct version *version)
+{
+    struct overlay *overlay = entry->overlay;
+    if (overlay == NULL)
+        return NULL;
+    if (overlay->version == NULL) /* ours is a delete: only another object's life ends it here */
+        return strcmp(overlay->uid, version_uid(version)) == 0 ? overlay : NULL;
+    return same_version(overlay->version, version) ? NULL : overlay;
+}
+
+static int observe_applied(struct kube_cache *cache, cJSON *object, struct error *err)
+{
+    struct kube_key key;
+    if (kube_key_of(&key, object) < 0)
+        return error_set(err, "an object of the API server has no usable name");
+    struct entry *entry = find_or_add(cache, key.text, err);
+    if (entry == NULL)
+        return -1;
+    struct version *version = pack(cache, object, err);
+    if (version == NULL) {
+        drop_if_empty(cache, entry);
+        return -1;
+    }
+    entry->list = cache->list;
+    remember_shown(cache, entry, version);
+    replace(cache, entry, version, overlay_after(entry, version));
+    return 0;
+}
+
+static int observe_deleted(struct kube_cache *cache, const cJSON *object, struct error *err)
+{
+    struct kube_key key;
+    if (kube_key_of(&key, object) < 0)
+        return error_set(err, "an object of the API server has no usable name");
+    struct entry *entry = find(cache, key.text);
+    if (entry == NULL)
+        return 0;
+    /* What lies over it stays only where it belongs to a successor of the same name. */
+    const char *uid = json_string(object, "metadata.uid", "");
+    struct overlay *overlay = entry->overlay;
+    if (overlay != NULL && (overlay->version == NULL || strcmp(version_uid(overlay->version), uid) == 0))
+        overlay = NULL;
+    replace(cache, entry, NULL, overlay);
+    return 0;
+}
+
+/* Drops what the list that has just ended did not name, and own writes that were made before it began. */
+static void sweep(struct kube_cache *cache)
+{
+    for (size_t i = 0; i < cache->buckets; i++) {
+        for (struct entry *entry = cache->by_key[i], *next; entry != NULL; entry = next) {
+            next = entry->by_key.next;
+            struct version *watched = entry->list == cache->list ? entry->watched : NULL;
+            struct overlay *overlay = entry->overlay;
+            if (overlay != NULL && overlay->list < cache->list)
+                overlay = NULL;
+            if (watched != entry->watched || overlay != entry->overlay)
+                replace(cache, entry, watched, overlay);
+        }
+    }
+}
+
+int kube_cache_observe(struct kube_cache *cache, enum kube_watch_event_type type, cJSON *object, struct instant now,
+                       struct error *err)
+{
+    kube_cache_expire(cache, now);
+    switch (type) {
+    case KUBE_WATCH_LISTING:
+        cache->list++;
+        return 0;
+    case KUBE_WATCH_APPLIED:
+        return observe_applied(cache, object, err);
+    case KUBE_WATCH_DELETED:
+        return observe_deleted(cache, object, err);
+    case KUBE_WATCH_LISTED:
+        sweep(cache);
+        return 0;
+    }
+    return 0;
+}
+
+/* ---- our own writes --------------------------------------------------------------------------------------------- */
+
+static struct overlay *overlay_new(const struct kube_cache *cache, struct entry *entry, struct instant now)
+{
+    struct overlay *overlay = calloc(1, sizeof *overlay);
+    if (overlay == NULL)
+        return NULL;
+    overlay->entry = entry;
+    overlay->list = cache->list;
+    overlay->expires = (struct instant){now.nanoseconds + overlay_life};
+    return overlay;
+}
+
+int kube_cache_wrote(struct kube_cache *cache, const cJSON *answer, struct instant now, struct error *err)
+{
+    kube_cache_expire(cache, now);
+    struct kube_key key;
+    if (kube_key_of(&key, answer) < 0)
+        return error_set(err, "the answer to a write has no usable name");
+    cleanup_json cJSON *object = cJSON_Duplicate(answer, true);
+    cleanup_free struct version *version = object == NULL ? NULL : pack(cache, object, err);
+    if (version == NULL)
+        return error_set(err, "out of memory for an object of the cache");
+    struct entry *entry = find_or_add(cache, key.text, err);
+    if (entry == NULL)
+        return -1;
+    if (shown_before(cache, entry, version))
+        return 0;
+    struct overlay *overlay = overlay_new(cache, entry, now);
+    if (overlay == NULL) {
+        drop_if_empty(cache, entry);
+        return error_set(err, "out of memory for an object of the cache");
+    }
+    overlay->version = move(version);
+    replace(cache, entry, entry->watched, overlay);
+    return 0;
+}
+
+int kube_cache_removed(struct kube_cache *cache, const char *key, const char *uid, struct instant now,
+                       struct error *err)
+{
+    kube_cache_expire(cache, now);
+    struct entry *entry = find(cache, key);
+    const struct version *version = entry == NULL ? NULL : view(entry);
+    if (version == NULL || strcmp(version_uid(version), uid) != 0)
+        return 0;
+    struct overlay *overlay = overlay_new(cache, entry, now);
+    if (overlay != NULL)
+        overlay->uid = strdup(uid);
+    if (overlay == NULL || overlay->uid == NULL) {
+        free_overlay(overlay);
+        return error_set(err, "out of memory for an object of the cache");
+    }
+    replace(cache, entry, entry->watched, overlay);
+    return 0;
+}
+
+struct instant kube_cache_expire(struct kube_cache *cache, struct instant now)
+{
+    while (cache->oldest != NULL && cache->oldest->expires.nanoseconds <= now.nanoseconds)
+        replace(cache, cache->oldest->entry, cache->oldest->entry->watched, NULL);
+    return cache->oldest == NULL ? (struct instant){0} : cache->oldest->expires;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+cJSON *kube_cache_get(const struct kube_cache *cache, const char *key)
+{
+    const struct entry *entry = find(cache, key);
+    const struct version *version = entry == NULL ? NULL : view(entry);
+    return version == NULL ? NULL : unpack(version);
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp((*(const struct entry *const *)a)->key, (*(const struct entry *const *)b)->key);
+}
+
+/* The objects of `found` in the order of their keys, as an array. */
+static cJSON *unpack_sorted(const struct entry **found, size_t count)
+{
+    if (count > 1)
+        qsort(found, count, sizeof(const struct entry *), compare_keys);
+    cleanup_json cJSON *array = cJSON_CreateArray();
+    for (size_t i = 0; i < count && array != NULL; i++) {
+        cJSON *object = unpack(view(found[i]));
+        if (object == NULL)
+            return NULL;
+        cJSON_AddItemToArray(array, object);
+    }
+    return move(array);
+}
+
+static bool owned_by(const struct entry *entry, const char *uid)
+{
+    const struct version *version = view(entry);
+    return strcmp(version_at(version, version->owner), uid) == 0;
+}
+
+cJSON *kube_cache_owned(const struct kube_cache *cache, const char *owner_uid)
+{
+    struct entry *head = cache->by_owner[hash_text(cache, owner_uid, strlen(owner_uid)) & (cache->buckets - 1)];
+    size_t count = 0;
+    for (const struct entry *entry = head; entry != NULL; entry = entry->by_owner.next)
+        count += owned_by(entry, owner_uid);
+    cleanup_free const struct entry **found = calloc(count + 1, sizeof(const struct entry *));
+    if (found == NULL)
+        return NULL;
+    count = 0;
+    for (const struct entry *entry = head; entry != NULL; entry = entry->by_owner.next)
+        if (owned_by(entry, owner_uid))
+            found[count++] = entry;
+    return unpack_sorted(found, count);
+}
+
+static bool labelled(const struct entry *entry, const char *namespace, size_t length, const char *value)
+{
+    const struct version *version = view(entry);
+    return namespace_length(entry->key) == length && memcmp(entry->key, namespace, length) == 0 &&
+           strcmp(version_at(version, version->label), value) == 0;
+}
+
+cJSON *kube_cache_labelled(const struct kube_cache *cache, const char *namespace, const char *value)
+{
+    size_t length = strlen(namespace);
+    struct entry *head = cache->by_label[hash_label(cache, namespace, length, value) & (cache->buckets - 1)];
+    size_t count = 0;
+    for (const struct entry *entry = head; entry != NULL; entry = entry->by_label.next)
+        count += labelled(entry, namespace, length, value);
+    cleanup_free const struct entry **found = calloc(count + 1, sizeof(const struct entry *));
+    if (found == NULL)
+        return NULL;
+    count = 0;
+    for (const struct entry *entry = head; entry != NULL; entry = entry->by_label.next)
+        if (labelled(entry, namespace, length, value))
+            found[count++] = entry;
+    return unpack_sorted(found, count);
+}
+
+void kube_cache_keys(const struct kube_cache *cache, kube_cache_visit *visit, void *arg)
+{
+    for (size_t i = 0; i < cache->buckets; i++)
+        for (const struct entry *entry = cache->by_key[i]; entry != NULL; entry = entry->by_key.next)
+            if (view(entry) != NULL)
+                visit(arg, entry->key);
+}
+
+size_t kube_cache_count(const struct kube_cache *cache)
+{
+    return cache->visible;
+}
+
+size_t kube_cache_bytes(const struct kube_cache *cache)
+{
+    return cache->bytes;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+struct kube_cache *kube_cache_new(kube_project *project, const char *label, size_t most_objects, struct error *err)
+{
+    cleanup_kube_cache struct kube_cache *cache = calloc(1, sizeof *cache);
+    struct entry **tables = calloc(FIRST_BUCKETS * 3, sizeof(struct entry *));
+    if (cache == NULL || tables == NULL) {
+        free(tables);
+        error_set(err, "out of memory for a cache");
+        return NULL;
+    }
+    cache->by_key = tables;
+    cache->by_owner = tables + FIRST_BUCKETS;
+    cache->by_label = tables + (size_t)FIRST_BUCKETS * 2;
+    cache->buckets = FIRST_BUCKETS;
+    cache->project = project;
+    cache->most_objects = most_objects == 0 ? OBJECTS_MOST : most_objects;
+    cache->seed = (uint32_t)random_u64();
+    if (label != NULL && (cache->label = strdup(label)) == NULL) {
+        error_set(err, "out of memory for a cache");
+        return NULL;
+    }
+    return move(cache);
+}
+
+void kube_cache_free(struct kube_cache *cache)
+{
+    if (cache == NULL)
+        return;
+    for (size_t i = 0; i < cache->buckets && cache->by_key != NULL; i++) {
+        for (struct entry *entry = cache->by_key[i], *next; entry != NULL; entry = next) {
+            next = entry->by_key.next;
+            free(entry->watched);
+            free_overlay(entry->overlay);
+            free(entry);
+        }
+    }
+    free(cache->by_key);
+    free(cache->label);
+    free(cache);
+}
+
+void kube_cache_on_change(struct kube_cache *cache, kube_cache_handler *handler, void *arg)
+{
+    cache->handler = handler;
+    cache->arg = arg;
+}
