@@ -106,6 +106,7 @@ ensure_venv() {
     local name=$1 argument wanted
     local venv=$THOLE_CACHE/venv-$name
     shift
+    python3 -c 'import ensurepip, venv' 2>/dev/null || ensure_packages python3-venv ca-certificates
     wanted=$(
         python3 --version
         for argument in "$@"; do
@@ -120,7 +121,6 @@ make_venv() {
     local venv=$1 wanted=$2
     shift 2
     if [[ -x $venv/bin/python && -f $venv/wanted && $(<"$venv/wanted") == "$wanted" ]]; then return; fi
-    python3 -c 'import ensurepip, venv' 2>/dev/null || ensure_packages python3-venv
     say "Python packages into $venv: $*"
     rm -rf "$venv"
     python3 -m venv "$venv" >&2
