@@ -58,7 +58,7 @@ if [[ -z $context ]]; then
     ensure_packages "${packages_build[@]}" "${packages_cluster[@]}" "${packages_samples[@]}"
     "$here/cluster.sh" up
 else
-    ensure_packages "${packages_build[@]}" "${packages_samples[@]}" busybox-static python3-venv jq
+    ensure_packages "${packages_build[@]}" python3-venv jq
 fi
 python=$(ensure_venv demo -r "$here/demo/requirements.txt")/bin/python
 "$here/install.sh" ${context:+--existing --context "$context"} ${registry:+--registry "$registry"}

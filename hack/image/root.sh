@@ -12,6 +12,7 @@ image_root() {
         coredns) cp "$(tool_directory coredns)/coredns" "$root/coredns" ;;
         mongo) cp "$(tool_directory ferretdb)/ferretdb" "$root/mongo" ;;
         samples)
+            ensure_packages busybox-static "${packages_samples[@]}"
             mkdir -p "$root/bin" "$root/datasets"
             cp /bin/busybox "$root/bin/busybox"
             cp -r /usr/share/datasets/fashion-mnist "$root/datasets/fashion-mnist"
