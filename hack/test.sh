@@ -14,6 +14,8 @@
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=hack/lib.sh
 source "$here/lib.sh"
+# shellcheck source=hack/cluster/state.sh
+source "$here/cluster/state.sh"
 
 unit=yes e2e=yes keep='' select=() child='' ours='' failed=()
 reports=$THOLE_ROOT/build/test-reports
@@ -62,7 +64,9 @@ unit_tests() {
 
 e2e_tests() {
     local venv settings
-    if ! "$here/cluster.sh" status >/dev/null 2>&1; then
+    # A cluster that was whole in this boot is somebody's; what an interrupted run or another boot left is nobody's.
+    if ! grep -qsf /proc/sys/kernel/random/boot_id "$cluster/whole"; then
+        "$here/cluster.sh" down 2>/dev/null
         ours=yes
         if ((${#select[@]} == 0)); then
             step "the cluster's own tests"
@@ -90,8 +94,8 @@ collect_logs() {
     kubectl get events --all-namespaces --sort-by .lastTimestamp >"$to/events.txt" 2>&1 || true
     kubectl -n thole-system logs deployment/thole-operator --timestamps >"$to/operator.log" 2>&1 || true
     kubectl -n thole-system logs deployment/thole-operator --previous >"$to/operator-previous.log" 2>&1 || true
-    cp -r "${THOLE_CLUSTER_DIR:-/var/lib/thole-cluster}/logs" "$to/cluster" || true
-    for node in "${THOLE_CLUSTER_DIR:-/var/lib/thole-cluster}"/node-*; do
+    cp -r "$logs" "$to/cluster" || true
+    for node in "$cluster"/node-*; do
         cp -r "$node/pod-logs" "$to/pods-of-${node##*/}" || true
     done
 }

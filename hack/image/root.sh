@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 # The file trees that images are made of. Nothing can be pulled here, so an image holds what was built, the shared
 # libraries that it loads, and the few files that glibc and TLS want to find.
 
