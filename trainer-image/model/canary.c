@@ -1,0 +1,105 @@
+#include "model/model.h"
+
+#include "model/network.h"
+#include "numerics/numerics.h"
+
+#include <stdlib.h>
+
+enum { SIZES_MOST = 4, ELEMENTARY_VALUES = 64 };
+
+static const uint64_t canary_seed = UINT64_C(0x54686f6c65); /* "Thole" */
+
+/* The sizes that blocks of a step of `samples` have: one, or two that follow each other. */
+static uint32_t add_sizes(uint64_t samples, uint32_t blocks, uint32_t *sizes, uint32_t count)
+{
+    const uint64_t candidates[2] = {samples / blocks, samples % blocks == 0 ? 0 : samples / blocks + 1};
+    for (int i = 0; i < 2; i++) {
+        bool known = candidates[i] == 0;
+        for (uint32_t j = 0; j < count; j++)
+            known = known || sizes[j] == candidates[i];
+        if (!known)
+            sizes[count++] = (uint32_t)candidates[i];
+    }
+    return count;
+}
+
+struct canary {
+    const struct model *model;
+    struct workspace *workspace;
+    float *params, *next, *velocity, *grad, *x;
+    int32_t *labels;
+    struct sha256_stream *digest;
+};
+
+/* One training step's numbers for a block of n samples. */
+static void sing(struct canary *canary, uint32_t n)
+{
+    const uint64_t parameters = model_parameters(canary->model);
+    const uint64_t values = n * model_sample_size(canary->model);
+    random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 1, 0, n), 0, values, -1, 2, canary->x);
+    struct random_stream labels = random_stream(canary_seed, RANDOM_CANARY, 2, 0, n);
+    for (uint32_t i = 0; i < n; i++)
+        canary->labels[i] = (int32_t)(random_u32_at(labels, i) % model_classes(canary->model));
+
+    double loss =
+        model_gradient(canary->model, canary->params, canary->x, canary->labels, n, canary->grad, canary->workspace);
+    struct evaluation evaluation =
+        model_evaluate(canary->model, canary->params, canary->x, canary->labels, n, canary->workspace);
+    const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, n);
+    vector_sgd(&sgd, canary->next, canary->params, canary->velocity, canary->grad, parameters);
+
+    sha256_stream_add(canary->digest, &loss, sizeof loss);
+    sha256_stream_add(canary->digest, &evaluation.loss_sum, sizeof evaluation.loss_sum);
+    sha256_stream_add(canary->digest, &evaluation.correct, sizeof evaluation.correct);
+    sha256_stream_add(canary->digest, canary->grad, parameters * sizeof *canary->grad);
+    sha256_stream_add(canary->digest, canary->next, parameters * sizeof *canary->next);
+}
+
+static void sing_elementary(struct sha256_stream *digest)
+{
+    struct random_stream stream = random_stream(canary_seed, RANDOM_CANARY, 0, 0, 0);
+    for (uint64_t i = 0; i < ELEMENTARY_VALUES; i++) {
+        double x = (double)random_u32_at(stream, i) * 0x1p-24;
+        const double values[2] = {numerics_exp(100 - x), numerics_log(x)};
+        sha256_stream_add(digest, values, sizeof values);
+    }
+}
+
+int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uint64_t train_samples,
+                 uint8_t out[SHA256_SIZE], struct error *err)
+{
+    uint32_t sizes[SIZES_MOST];
+    uint32_t count = add_sizes(train_samples < batch ? train_samples : batch, blocks, sizes, 0);
+    count = add_sizes(train_samples % batch, blocks, sizes, count);
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < count; i++)
+        most = sizes[i] > most ? sizes[i] : most;
+
+    const uint64_t parameters = model_parameters(model);
+    cleanup_workspace struct workspace *workspace = NULL;
+    if (workspace_new(&workspace, model, most, err) < 0)
+        return -1;
+    cleanup_free float *vectors = calloc(4 * parameters, sizeof *vectors);
+    cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
+    cleanup_free int32_t *labels = malloc(most * sizeof *labels);
+    if (vectors == NULL || x == NULL || labels == NULL)
+        return error_set(err, "out of memory for checking this machine's arithmetic");
+    cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
+    struct canary canary = {
+        .model = model,
+        .workspace = workspace,
+        .params = vectors,
+        .next = vectors + parameters,
+        .velocity = vectors + 2 * parameters,
+        .grad = vectors + 3 * parameters,
+        .x = x,
+        .labels = labels,
+        .digest = digest,
+    };
+    sing_elementary(digest);
+    model_init_range(model, canary_seed, 0, parameters, canary.params);
+    for (uint32_t i = 0; i < count; i++)
+        sing(&canary, sizes[i]);
+    sha256_stream_end(digest, out);
+    return 0;
+}

@@ -1,0 +1,267 @@
+#include "model/model.h"
+
+#include "common/buffer.h"
+#include "numerics/numerics.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+/* A folder, a small model with values, and its plan; for one test each. */
+struct bed {
+    char folder[64], path[96];
+    struct model *model;
+    struct plan plan;
+    float *params;
+};
+
+static void bed_make(struct bed *bed)
+{
+    struct error err = {0};
+    *bed = (struct bed){.folder = "/tmp/thole-model-XXXXXX"};
+    assert_non_null(mkdtemp(bed->folder));
+    snprintf(bed->path, sizeof bed->path, "%s/model.safetensors", bed->folder);
+    assert_int_equal(model_build(&bed->model, PLAN_MODEL_MLP, (const uint32_t[]){1, 2, 3}, 2, &err), 0);
+    bed->params = calloc(model_parameters(bed->model), sizeof(float));
+    assert_non_null(bed->params);
+    model_init_range(bed->model, 5, 0, model_parameters(bed->model), bed->params);
+    bed->plan.training.seed = UINT64_MAX;
+    bed->plan.dataset.scale = 0.00392156862;
+    bed->plan.dataset.channels = 1;
+    bed->plan.dataset.mean[0] = 0.286;
+    bed->plan.dataset.std[0] = 0.353;
+}
+
+static void bed_free(struct bed *bed)
+{
+    unlink(bed->path);
+    assert_int_equal(rmdir(bed->folder), 0); /* nothing else may be left in it */
+    model_free(bed->model);
+    free(bed->params);
+}
+
+static void write_model(struct bed *bed, uint8_t sha[SHA256_SIZE], uint64_t *bytes)
+{
+    struct error err = {0};
+    assert_int_equal(model_file_write(bed->model, &bed->plan, "Haswell", bed->params, bed->path, sha, bytes, &err), 0);
+}
+
+static void read_bytes(const char *path, struct buffer *buffer)
+{
+    struct error err = {0};
+    buffer_init(buffer, 1 << 24);
+    assert_int_equal(buffer_read_file(buffer, path, &err), 0);
+}
+
+static const char golden_header[] =
+    "{\"__metadata__\":{\"classes\":\"2\",\"format\":\"thole.dev/model/v1\",\"kernel\":\"Haswell\",\"model\":\"mlp\","
+    "\"normalize\":\"{\\\"mean\\\":[0.286],\\\"scale\\\":0.00392156862,\\\"std\\\":[0.353]}\","
+    "\"seed\":\"18446744073709551615\",\"shape\":\"[1,2,3]\"},"
+    "\"fc1.bias\":{\"data_offsets\":[6144,7168],\"dtype\":\"F32\",\"shape\":[256]},"
+    "\"fc1.weight\":{\"data_offsets\":[0,6144],\"dtype\":\"F32\",\"shape\":[256,6]},"
+    "\"fc2.bias\":{\"data_offsets\":[138240,138752],\"dtype\":\"F32\",\"shape\":[128]},"
+    "\"fc2.weight\":{\"data_offsets\":[7168,138240],\"dtype\":\"F32\",\"shape\":[128,256]},"
+    "\"fc3.bias\":{\"data_offsets\":[139776,139784],\"dtype\":\"F32\",\"shape\":[2]},"
+    "\"fc3.weight\":{\"data_offsets\":[138752,139776],\"dtype\":\"F32\",\"shape\":[2,128]}}";
+
+static void the_file_is_canonical(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    uint8_t sha[SHA256_SIZE];
+    uint8_t expected_sha[SHA256_SIZE];
+    uint64_t bytes;
+    write_model(&bed, sha, &bytes);
+    cleanup_buffer struct buffer content;
+    read_bytes(bed.path, &content);
+
+    assert_int_equal(content.length, bytes);
+    sha256(content.data, content.length, expected_sha);
+    assert_memory_equal(sha, expected_sha, sizeof sha);
+
+    uint64_t header;
+    memcpy(&header, content.data, sizeof header);
+    assert_int_equal(header % 8, 0);
+    const size_t length = sizeof golden_header - 1;
+    assert_in_range(header, length, length + 7);
+    content.data[8 + length] = '\0';
+    assert_string_equal(content.data + 8, golden_header);
+    for (size_t i = length + 1; i < header; i++)
+        assert_int_equal(content.data[8 + i], ' ');
+    assert_memory_equal(content.data + 8 + header, bed.params, model_parameters(bed.model) * sizeof(float));
+    assert_int_equal(bytes, 8 + header + model_parameters(bed.model) * sizeof(float));
+
+    /* Equal models are equal bytes, also over an older file. */
+    uint8_t again[SHA256_SIZE];
+    write_model(&bed, again, &bytes);
+    assert_memory_equal(sha, again, sizeof sha);
+    bed_free(&bed);
+}
+
+static void what_is_written_is_read(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    struct error err = {0};
+    write_model(&bed, sha, &bytes);
+    const uint64_t n = model_parameters(bed.model);
+    cleanup_free float *params = calloc(n, sizeof *params);
+    cleanup_json cJSON *metadata = NULL;
+    assert_int_equal(model_file_read(bed.model, bed.path, params, &metadata, &err), 0);
+    assert_memory_equal(params, bed.params, n * sizeof *params);
+    assert_string_equal(json_string(metadata, "kernel", ""), "Haswell");
+    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), 0);
+    bed_free(&bed);
+}
+
+static void a_folder_that_is_not_there_is_said(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    char path[128];
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/none/model.safetensors", bed.folder);
+    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, path, sha, &bytes, &err), -1);
+    assert_non_null(strstr(error_message(&err), "/none/model.safetensors"));
+    assert_non_null(strstr(error_message(&err), "No such file or directory"));
+    assert_int_equal(model_file_read(bed.model, path, bed.params, NULL, &err), -1);
+    bed_free(&bed);
+}
+
+/* A full disk, tried on the device that always is. */
+static void a_failed_write_leaves_nothing(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    char temporary[128];
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    struct error err = {0};
+    snprintf(temporary, sizeof temporary, "%s.tmp.%ld", bed.path, (long)getpid());
+    assert_int_equal(symlink("/dev/full", temporary), 0);
+    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, bed.path, sha, &bytes, &err), -1);
+    assert_non_null(strstr(error_message(&err), "No space left on device"));
+    struct stat status;
+    assert_int_equal(lstat(temporary, &status), -1);
+    assert_int_equal(lstat(bed.path, &status), -1);
+    bed_free(&bed);
+}
+
+/* Writes a file with this header text and `data` bytes of data, and expects the reader's sentence to contain `part`. */
+static void expect_refusal(const struct bed *bed, const char *header, size_t data, const char *part)
+{
+    struct error err = {0};
+    cleanup_buffer struct buffer content;
+    buffer_init(&content, 1 << 24);
+    uint64_t length = strlen(header);
+    cleanup_free char *zeros = calloc(data + 1, 1);
+    assert_int_equal(buffer_append(&content, &length, sizeof length, &err), 0);
+    assert_int_equal(buffer_append(&content, header, length, &err), 0);
+    assert_int_equal(buffer_append(&content, zeros, data, &err), 0);
+    assert_int_equal(file_write_atomically(bed->path, content.data, content.length, &err), 0);
+    cleanup_free float *params = calloc(model_parameters(bed->model), sizeof *params);
+    assert_int_equal(model_file_read(bed->model, bed->path, params, NULL, &err), -1);
+    if (strstr(error_message(&err), part) == NULL)
+        fail_msg("'%s' does not say '%s'", error_message(&err), part);
+}
+
+/* The golden header with one place changed. */
+static char *changed(const char *from, const char *to)
+{
+    const char *at = strstr(golden_header, from);
+    assert_non_null(at);
+    char *text = NULL;
+    assert_true(asprintf(&text, "%.*s%s%s", (int)(at - golden_header), golden_header, to, at + strlen(from)) > 0);
+    return text;
+}
+
+static void wrong_files_are_refused(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    const size_t data = 139784;
+    expect_refusal(&bed, "", 0, "is not JSON");
+    expect_refusal(&bed, "[]", data, "no JSON object");
+    expect_refusal(&bed, "{}", data, "does not hold the 6 tensors of model mlp");
+    expect_refusal(&bed, golden_header, data - 1, "holds 139783 bytes of data where model mlp has 139784");
+    expect_refusal(&bed, golden_header, data + 4, "holds 139788 bytes of data");
+    static const struct {
+        const char *from, *to, *part;
+    } cases[] = {
+        {"fc3.bias", "fc4.bias", "has no tensor fc3.bias"},
+        {"F32", "F16", "tensor fc1.bias must have dtype F32"},
+        {"\"F32\"", "32", "tensor fc1.bias must have dtype F32"},
+        {"[256,6]", "[6,256]", "tensor fc1.weight has another shape"},
+        {"[256,6]", "[256,6,1]", "tensor fc1.weight has another shape"},
+        {"[256,6]", "{}", "tensor fc1.weight has another shape"},
+        {"[0,6144]", "[-1,6143]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[0,6148]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[0.5,6144.5]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[133641,139785]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[1e300,2e300]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[0,6144,7]", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "7", "tensor fc1.weight has data_offsets"},
+        {"[0,6144]", "[7168,13312]", "overlap"},
+        {"{\"data_offsets\":[0,6144],\"dtype\":\"F32\",\"shape\":[256,6]}", "null", "has no tensor fc1.weight"},
+        {"}}", "}}}", "is not JSON"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cleanup_free char *header = changed(cases[i].from, cases[i].to);
+        expect_refusal(&bed, header, data, cases[i].part);
+    }
+    bed_free(&bed);
+}
+
+static void cut_files_are_refused(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    write_model(&bed, sha, &bytes);
+    cleanup_buffer struct buffer content;
+    read_bytes(bed.path, &content);
+    cleanup_free float *params = calloc(model_parameters(bed.model), sizeof *params);
+    for (size_t length = 0; length < bytes; length += length < 1200 ? 1 : 9973) {
+        struct error err = {0};
+        assert_int_equal(truncate(bed.path, 0), 0);
+        assert_int_equal(file_write_atomically(bed.path, content.data, length, &err), 0);
+        assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), -1);
+        assert_non_null(strstr(error_message(&err), bed.path));
+    }
+    /* A header length that no file has. */
+    struct error err = {0};
+    memset(content.data, 0xFF, 8);
+    assert_int_equal(file_write_atomically(bed.path, content.data, content.length, &err), 0);
+    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), -1);
+    assert_non_null(strstr(error_message(&err), "is no safetensors file"));
+    assert_int_equal(model_file_read(bed.model, bed.folder, params, NULL, &err), -1);
+    bed_free(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_file_is_canonical),
+        cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(a_folder_that_is_not_there_is_said),
+        cmocka_unit_test(a_failed_write_leaves_nothing),
+        cmocka_unit_test(wrong_files_are_refused),
+        cmocka_unit_test(cut_files_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,422 @@
+#include "model/layer.h"
+
+#include "common/cleanup.h"
+#include "numerics/numerics.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* One layer's arrays, filled with random values. */
+struct arrays {
+    size_t parameters, in, out; /* floats, of n samples */
+    float *params, *x, *y, *dy, *dx, *grad, *scratch;
+    uint8_t *argmax;
+};
+
+static float *random_floats(size_t n, uint32_t layer)
+{
+    float *values = malloc((n == 0 ? 1 : n) * sizeof *values);
+    assert_non_null(values);
+    random_uniform_range(random_stream(21, RANDOM_CANARY, layer, 0, 0), 0, n, -1, 1, values);
+    return values;
+}
+
+static struct arrays arrays_of(const struct layer *layer, uint32_t n)
+{
+    struct arrays a = {.in = n * shape_size(layer->in), .out = n * shape_size(layer->out)};
+    if (layer->type == LAYER_DENSE)
+        a.parameters = shape_size(layer->in) * shape_size(layer->out) + layer->out.c;
+    if (layer->type == LAYER_CONV2D)
+        a.parameters = (size_t)layer->in.c * layer->out.c * layer->kernel * layer->kernel + layer->out.c;
+    a.params = random_floats(a.parameters, 1);
+    a.x = random_floats(a.in, 2);
+    a.dy = random_floats(a.out, 3);
+    a.y = random_floats(a.out, 4);
+    a.dx = random_floats(a.in, 5);
+    a.grad = random_floats(a.parameters, 6);
+    a.argmax = malloc(a.out);
+    a.scratch = layer->type == LAYER_CONV2D ? random_floats(conv2d_scratch(layer), 7) : NULL;
+    assert_non_null(a.argmax);
+    return a;
+}
+
+static void arrays_free(struct arrays *a)
+{
+    free(a->params);
+    free(a->x);
+    free(a->y);
+    free(a->dy);
+    free(a->dx);
+    free(a->grad);
+    free(a->argmax);
+    free(a->scratch);
+}
+
+static struct layer dense_layer(uint32_t in, uint32_t out)
+{
+    return (struct layer){.type = LAYER_DENSE, .in = {in, 1, 1}, .out = {out, 1, 1}, .bias = (uint64_t)in * out};
+}
+
+static struct layer conv2d_layer(struct shape in, uint32_t channels, uint32_t kernel, uint32_t padding)
+{
+    return (struct layer){
+        .type = LAYER_CONV2D,
+        .in = in,
+        .out = {channels, in.h + 2 * padding - kernel + 1, in.w + 2 * padding - kernel + 1},
+        .kernel = kernel,
+        .padding = padding,
+        .bias = (uint64_t)in.c * channels * kernel * kernel,
+    };
+}
+
+static struct layer maxpool_layer(struct shape in)
+{
+    return (struct layer){.type = LAYER_MAXPOOL, .in = in, .out = {in.c, in.h / 2, in.w / 2}};
+}
+
+static struct layer relu_layer(uint32_t size)
+{
+    return (struct layer){.type = LAYER_RELU, .in = {size, 1, 1}, .out = {size, 1, 1}};
+}
+
+static void run_forward(const struct layer *layer, struct arrays *a, uint32_t n)
+{
+    switch (layer->type) {
+    case LAYER_DENSE:
+        dense_forward(layer, a->params, a->x, a->y, n);
+        break;
+    case LAYER_CONV2D:
+        conv2d_forward(layer, a->params, a->x, a->y, n, a->scratch);
+        break;
+    case LAYER_MAXPOOL:
+        maxpool_forward(layer, a->x, a->y, a->argmax, n);
+        break;
+    case LAYER_RELU:
+        vector_relu(a->y, a->x, a->out);
+        break;
+    case LAYER_FLATTEN:
+        break;
+    }
+}
+
+static void run_backward(const struct layer *layer, struct arrays *a, uint32_t n)
+{
+    switch (layer->type) {
+    case LAYER_DENSE:
+        dense_backward(layer, a->params, a->x, a->dy, a->dx, a->grad, n);
+        break;
+    case LAYER_CONV2D:
+        conv2d_backward(layer, a->params, a->x, a->dy, a->dx, a->grad, n, a->scratch);
+        break;
+    case LAYER_MAXPOOL:
+        maxpool_backward(layer, a->argmax, a->dy, a->dx, n);
+        break;
+    case LAYER_RELU:
+        vector_relu_backward(a->dx, a->y, a->dy, a->out);
+        break;
+    case LAYER_FLATTEN:
+        break;
+    }
+}
+
+static const struct shape conv_inputs[] = {{1, 28, 28}, {6, 14, 14}, {1, 5, 5}, {3, 7, 9}, {2, 6, 33}, {5, 8, 3}};
+enum { CONV_INPUTS = sizeof conv_inputs / sizeof conv_inputs[0] };
+
+static void assert_close(const float *got, const float *expected, size_t n, double tolerance)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - (double)expected[i]) <= tolerance))
+            fail_msg("element %zu of %zu is %.9g where %.9g is expected", i, n, (double)got[i], (double)expected[i]);
+}
+
+/* ---- Fast versions against the plain ones ---- */
+
+static void compare_with_reference(const struct layer *layer, uint32_t n)
+{
+    struct arrays fast = arrays_of(layer, n);
+    struct arrays plain = arrays_of(layer, n);
+    run_forward(layer, &fast, n);
+    run_backward(layer, &fast, n);
+    if (layer->type == LAYER_DENSE) {
+        dense_forward_reference(layer, plain.params, plain.x, plain.y, n);
+        dense_backward_reference(layer, plain.params, plain.x, plain.dy, plain.dx, plain.grad, n);
+    } else {
+        conv2d_forward_reference(layer, plain.params, plain.x, plain.y, n);
+        conv2d_backward_reference(layer, plain.params, plain.x, plain.dy, plain.dx, plain.grad, n);
+    }
+    assert_close(fast.y, plain.y, fast.out, 1e-4);
+    assert_close(fast.dx, plain.dx, fast.in, 1e-4);
+    assert_close(fast.grad, plain.grad, fast.parameters, 5e-4);
+    arrays_free(&fast);
+    arrays_free(&plain);
+}
+
+static void dense_equals_its_reference(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][3] = {{1, 1, 1},    {7, 5, 3},      {784, 256, 16}, {256, 128, 17},
+                                        {128, 10, 1}, {400, 120, 13}, {33, 65, 40}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct layer layer = dense_layer(sizes[i][0], sizes[i][1]);
+        compare_with_reference(&layer, sizes[i][2]);
+    }
+}
+
+static void conv2d_equals_its_reference(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < CONV_INPUTS; i++)
+        for (uint32_t kernel = 1; kernel <= 5; kernel += 2)
+            for (uint32_t padding = 0; padding <= 3; padding++) {
+                if (conv_inputs[i].h + 2 * padding < kernel || conv_inputs[i].w + 2 * padding < kernel)
+                    continue;
+                struct layer layer = conv2d_layer(conv_inputs[i], kernel == 5 ? 6 : 3, kernel, padding);
+                compare_with_reference(&layer, 2);
+            }
+    struct layer conv1 = conv2d_layer((struct shape){1, 28, 28}, 6, 5, 2);
+    struct layer conv2 = conv2d_layer((struct shape){6, 14, 14}, 16, 5, 0);
+    compare_with_reference(&conv1, 5);
+    compare_with_reference(&conv2, 5);
+}
+
+/* A padding so wide that some taps see nothing but zeros. */
+static void conv2d_takes_any_padding(void **state)
+{
+    (void)state;
+    struct layer layer = conv2d_layer((struct shape){2, 3, 2}, 3, 3, 6);
+    compare_with_reference(&layer, 2);
+}
+
+static void maxpool_by_example(void **state)
+{
+    (void)state;
+    struct layer layer = maxpool_layer((struct shape){1, 5, 5});
+    const float x[25] = {
+        1,  2,  5, 5, 9, /* */
+        3,  0,  5, 5, 9, /* */
+        -1, -2, 0, 0, 9, /* */
+        -3, -1, 0, 7, 9, /* */
+        9,  9,  9, 9, 9,
+    };
+    float y[4];
+    uint8_t argmax[4];
+    maxpool_forward(&layer, x, y, argmax, 1);
+    assert_memory_equal(y, ((const float[]){3, 5, -1, 7}), sizeof y);
+    assert_memory_equal(argmax, ((const uint8_t[]){2, 0, 0, 3}), sizeof argmax);
+
+    const float dy[4] = {10, 20, 30, 40};
+    float dx[25];
+    memset(dx, 0x55, sizeof dx);
+    maxpool_backward(&layer, argmax, dy, dx, 1);
+    const float expected[25] = {[5] = 10, [2] = 20, [10] = 30, [18] = 40};
+    assert_memory_equal(dx, expected, sizeof dx);
+}
+
+/* ---- Numerical gradients: dL/dv against (L(v + h) − L(v − h)) / 2h with L = Σ y·dy ---- */
+
+static double weighted(const struct layer *layer, struct arrays *a, uint32_t n)
+{
+    run_forward(layer, a, n);
+    double sum = 0;
+    for (size_t i = 0; i < a->out; i++)
+        sum += (double)a->y[i] * (double)a->dy[i];
+    return sum;
+}
+
+/* `value` is one of the layer's inputs or parameters. */
+static double central_difference(const struct layer *layer, struct arrays *a, uint32_t n, float *value, float h)
+{
+    const float kept = *value;
+    *value = kept + h;
+    double above = weighted(layer, a, n);
+    *value = kept - h;
+    double below = weighted(layer, a, n);
+    *value = kept;
+    return (above - below) / (2 * (double)h);
+}
+
+static void check_gradients(const struct layer *layer, struct arrays *a, uint32_t n, float h, double tolerance)
+{
+    run_forward(layer, a, n);
+    run_backward(layer, a, n);
+    for (size_t i = 0; i < a->in; i++)
+        assert_true(fabs(central_difference(layer, a, n, &a->x[i], h) - (double)a->dx[i]) < tolerance);
+    for (size_t i = 0; i < a->parameters; i++)
+        assert_true(fabs(central_difference(layer, a, n, &a->params[i], h) - (double)a->grad[i]) < tolerance);
+}
+
+/* Linear in inputs and in parameters, so a large h brings no error of its own. */
+static void dense_gradients_are_numerical_ones(void **state)
+{
+    (void)state;
+    struct layer layer = dense_layer(9, 7);
+    struct arrays a = arrays_of(&layer, 3);
+    check_gradients(&layer, &a, 3, 0.5F, 1e-4);
+    arrays_free(&a);
+}
+
+static void conv2d_gradients_are_numerical_ones(void **state)
+{
+    (void)state;
+    for (uint32_t padding = 0; padding <= 2; padding++) {
+        struct layer layer = conv2d_layer((struct shape){2, 6, 5}, 3, 3, padding);
+        struct arrays a = arrays_of(&layer, 2);
+        check_gradients(&layer, &a, 2, 0.5F, 2e-4);
+        arrays_free(&a);
+    }
+}
+
+/* Values at least 0.01 apart and away from zero, so that h = 0.002 crosses no kink. */
+static void spread(float *x, size_t n)
+{
+    struct permutation order = permutation_of_epoch(n, 9, 0);
+    for (size_t i = 0; i < n; i++)
+        x[i] = ((float)permutation_at(&order, i) - (float)n * 0.5F + 0.25F) * 0.01F;
+}
+
+static void maxpool_gradients_are_numerical_ones(void **state)
+{
+    (void)state;
+    struct layer layer = maxpool_layer((struct shape){3, 6, 7});
+    struct arrays a = arrays_of(&layer, 2);
+    spread(a.x, a.in);
+    check_gradients(&layer, &a, 2, 0.002F, 1e-3);
+    arrays_free(&a);
+}
+
+static void relu_gradients_are_numerical_ones(void **state)
+{
+    (void)state;
+    struct layer layer = relu_layer(50);
+    struct arrays a = arrays_of(&layer, 2);
+    spread(a.x, a.in);
+    check_gradients(&layer, &a, 2, 0.002F, 1e-3);
+    arrays_free(&a);
+}
+
+static void loss_gradients_are_numerical_ones(void **state)
+{
+    (void)state;
+    enum { N = 5, CLASSES = 7 };
+    cleanup_free float *logits = random_floats((size_t)N * CLASSES, 8);
+    const int32_t labels[N] = {0, 6, 3, 3, 1};
+    float dlogits[N * CLASSES];
+    double loss = loss_gradient(logits, labels, N, CLASSES, dlogits);
+    uint64_t correct = 0;
+    assert_true(loss == loss_evaluate(logits, labels, N, CLASSES, &correct));
+    for (int i = 0; i < N * CLASSES; i++) {
+        const float kept = logits[i];
+        const float h = 0x1p-10F;
+        logits[i] = kept + h;
+        double above = loss_evaluate(logits, labels, N, CLASSES, &correct);
+        logits[i] = kept - h;
+        double below = loss_evaluate(logits, labels, N, CLASSES, &correct);
+        logits[i] = kept;
+        assert_true(fabs((above - below) / (2 * (double)h) - (double)dlogits[i]) < 1e-6);
+    }
+}
+
+static void losses_by_example(void **state)
+{
+    (void)state;
+    const float logits[] = {0, 0, 0, 0, /* */ 1000, 0, 0, 0, /* */ -1000, 1000, 1000, 0};
+    const int32_t labels[] = {3, 0, 2};
+    float dlogits[12];
+    uint64_t correct = 0;
+    double loss = loss_gradient(logits, labels, 3, 4, dlogits);
+    /* ln 4 for ignorance, 0 for certainty, ln 2 for a tie */
+    assert_true(fabs(loss - (log(4) + log(2))) < 1e-12);
+    const float expected[] = {0.25F, 0.25F, 0.25F, -0.75F, 0, 0, 0, 0, 0, 0.5F, -0.5F, 0};
+    assert_close(dlogits, expected, 12, 1e-7);
+    (void)loss_evaluate(logits, labels, 3, 4, &correct);
+    assert_int_equal(correct, 1); /* of equal logits the first is the answer */
+}
+
+/* ---- Memory: the same bits wherever arrays lie ---- */
+
+enum { SHIFTS = 16 };
+
+static float *shifted(const float *values, size_t n, size_t shift, float **owner)
+{
+    *owner = aligned_alloc(64, (n + SHIFTS + 16) * sizeof(float) / 64 * 64 + 64);
+    assert_non_null(*owner);
+    if (values != NULL)
+        memcpy(*owner + shift, values, n * sizeof *values);
+    return *owner + shift;
+}
+
+static void check_shifts(const struct layer *layer, uint32_t n)
+{
+    struct arrays plain = arrays_of(layer, n);
+    run_forward(layer, &plain, n);
+    run_backward(layer, &plain, n);
+    for (size_t shift = 0; shift < SHIFTS; shift++) {
+        float *owners[7];
+        struct arrays a = plain;
+        /* Each array by another amount; every one goes through all of them. */
+        a.params = shifted(plain.params, a.parameters, shift, &owners[0]);
+        a.x = shifted(plain.x, a.in, (shift * 3 + 1) % SHIFTS, &owners[1]);
+        a.dy = shifted(plain.dy, a.out, (shift * 5 + 2) % SHIFTS, &owners[2]);
+        a.y = shifted(NULL, a.out, (shift * 7 + 3) % SHIFTS, &owners[3]);
+        a.dx = shifted(NULL, a.in, (shift * 9 + 4) % SHIFTS, &owners[4]);
+        a.grad = shifted(NULL, a.parameters, (shift * 11 + 5) % SHIFTS, &owners[5]);
+        a.scratch = shifted(NULL, layer->type == LAYER_CONV2D ? conv2d_scratch(layer) : 0, (shift * 13 + 6) % SHIFTS,
+                            &owners[6]);
+        run_forward(layer, &a, n);
+        run_backward(layer, &a, n);
+        assert_memory_equal(a.y, plain.y, a.out * sizeof(float));
+        assert_memory_equal(a.dx, plain.dx, a.in * sizeof(float));
+        assert_memory_equal(a.grad, plain.grad, a.parameters * sizeof(float));
+        for (int i = 0; i < 7; i++)
+            free(owners[i]);
+    }
+    arrays_free(&plain);
+}
+
+static void results_do_not_depend_on_alignment(void **state)
+{
+    (void)state;
+    static const uint32_t samples[] = {1, 4, 12, 13, 16};
+    for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
+        const struct layer layers[] = {
+            dense_layer(784, 256),
+            dense_layer(256, 128),
+            dense_layer(128, 10),
+            dense_layer(400, 120),
+            dense_layer(120, 84),
+            dense_layer(84, 10),
+            dense_layer(784, 1),
+            conv2d_layer((struct shape){1, 28, 28}, 6, 5, 2),
+            conv2d_layer((struct shape){6, 14, 14}, 16, 5, 0),
+            conv2d_layer((struct shape){3, 9, 11}, 5, 3, 1),
+            maxpool_layer((struct shape){6, 28, 28}),
+            relu_layer(77),
+        };
+        for (size_t j = 0; j < sizeof layers / sizeof layers[0]; j++)
+            check_shifts(&layers[j], samples[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dense_equals_its_reference),
+        cmocka_unit_test(conv2d_equals_its_reference),
+        cmocka_unit_test(conv2d_takes_any_padding),
+        cmocka_unit_test(maxpool_by_example),
+        cmocka_unit_test(dense_gradients_are_numerical_ones),
+        cmocka_unit_test(conv2d_gradients_are_numerical_ones),
+        cmocka_unit_test(maxpool_gradients_are_numerical_ones),
+        cmocka_unit_test(relu_gradients_are_numerical_ones),
+        cmocka_unit_test(loss_gradients_are_numerical_ones),
+        cmocka_unit_test(losses_by_example),
+        cmocka_unit_test(results_do_not_depend_on_alignment),
+    };
+    numerics_setup();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
