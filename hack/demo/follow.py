@@ -27,7 +27,7 @@ def main():
     status = job["status"]
     if status["phase"] == "Failed":
         sys.exit(failure(status))
-    print(f"\n{status.get('message', '')}\n\nhistory in the status of the TrainJob:\n{table(status['history'])}")
+    print(f"\nhistory in the status of the TrainJob:\n{table(status['history'])}")
     print(f"\nhistory in MongoDB, database thole, collection history, _id {job['metadata']['uid']}:")
     print(table(from_mongodb(arguments.context, job)))
     print(f"\nmodel: {model_file(job)}\nsha256 {status['model']['sha256']}, {status['model']['bytes']} bytes")
