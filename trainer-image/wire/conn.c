@@ -13,14 +13,14 @@
 static void timer_due(void *arg);
 
 /* In front of the list, so that its end is the oldest. */
-static struct conn *conn_new(struct net *net, int fd, const char *peer, const struct conn_handlers *handlers, void *arg)
+static struct conn *conn_new(struct net *net, const char *peer, const struct conn_handlers *handlers, void *arg)
 {
     struct conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
     conn->source.kind = SOURCE_CONN;
     conn->net = net;
-    conn->fd = fd;
+    conn->fd = -1;
     conn->handlers = handlers;
     conn->arg = arg;
     snprintf(conn->peer, sizeof conn->peer, "%s", peer);
@@ -39,14 +39,14 @@ static struct conn *conn_new(struct net *net, int fd, const char *peer, const st
 struct conn *conn_accept(struct net *net, int fd, const char *peer, const struct conn_handlers *handlers, void *arg)
 {
     cleanup_fd int taken = fd;
-    struct conn *conn = conn_new(net, fd, peer, handlers, arg);
+    struct conn *conn = conn_new(net, peer, handlers, arg);
     if (conn == NULL)
         return NULL;
+    conn->fd = move_fd(&taken);
     conn->told = true; /* nobody knows it before `ready` */
     conn->state = CONN_WAIT_HELLO;
     net->accepted++;
     net->unproven++;
-    taken = -1;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
     if (epoll_ctl(net->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         conn_fail(conn, "set up the connection: %s", strerror(errno));
@@ -59,7 +59,7 @@ struct conn *conn_accept(struct net *net, int fd, const char *peer, const struct
 struct conn *conn_new_dialled(struct net *net, const char *address, enum dialogue dialogue,
                               const struct conn_handlers *handlers, void *arg)
 {
-    struct conn *conn = conn_new(net, -1, address, handlers, arg);
+    struct conn *conn = conn_new(net, address, handlers, arg);
     if (conn == NULL)
         return NULL;
     conn->dialled = true;
@@ -520,7 +520,7 @@ static void ended_by_peer(struct conn *conn)
 {
     if (conn->state == CONN_CLOSING)
         conn_end(conn);
-    else if (conn->state == CONN_WAIT_HELLO && conn->input_end == 0) {
+    else if (conn->state == CONN_WAIT_HELLO && conn->place == NULL && conn->input_end == 0) {
         /* Something looked whether the port is open; that is nobody's mistake. */
         log_debug(conn->net->options.log, "a connection closed before it said anything", "peer", conn->peer, NULL);
         snprintf(conn->reason, sizeof conn->reason, "closed before it said anything");

@@ -64,7 +64,7 @@ int address_look_up(const char *host, const char *port, int flags, struct sockad
                          failure == EAI_SYSTEM ? strerror(errno) : gai_strerror(failure));
     size_t count = 0;
     for (const struct addrinfo *at = found; at != NULL && count < most; at = at->ai_next)
-        if (at->ai_addrlen <= sizeof out[0])
+        if (at->ai_family == AF_INET || at->ai_family == AF_INET6)
             memcpy(&out[count++], at->ai_addr, at->ai_addrlen);
     freeaddrinfo(found);
     return (int)count;
@@ -99,23 +99,26 @@ static int listen_on(const struct sockaddr_storage *where, uint16_t *port)
     /* Both families where the address is the wildcard's; a restart must not wait for old connections to fade. */
     if (where->ss_family == AF_INET6 && set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) < 0)
         return -1;
-    struct sockaddr_storage bound = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } bound = {.v6 = {0}};
     socklen_t length = sizeof bound;
     if (set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0 ||
         bind(fd, (const struct sockaddr *)where, address_length(where)) < 0 || listen(fd, SOMAXCONN) < 0 ||
-        getsockname(fd, (struct sockaddr *)&bound, &length) < 0)
+        getsockname(fd, &bound.any, &length) < 0)
         return -1;
-    *port = ntohs(bound.ss_family == AF_INET ? ((struct sockaddr_in *)&bound)->sin_port
-                                             : ((struct sockaddr_in6 *)&bound)->sin6_port);
+    *port = ntohs(where->ss_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);
     return move_fd(&fd);
 }
 
 int wire_listen_socket(const char *address, uint16_t *port, struct error *err)
 {
-    char host[ADDRESS_HOST_SIZE], service[ADDRESS_PORT_SIZE];
+    char host[ADDRESS_HOST_SIZE] = "", service[ADDRESS_PORT_SIZE] = "";
     if (address_split(address, host, service, err) < 0)
         return -1;
-    struct sockaddr_storage found[ADDRESSES_MOST];
+    struct sockaddr_storage found[ADDRESSES_MOST] = {0};
     int count = 0;
     if (host[0] == '\0') {
         /* Every interface: by IPv6 for both families, by IPv4 alone where the machine has no IPv6. */
@@ -210,12 +213,12 @@ struct conn *conn_dial(struct net *net, const char *address, enum dialogue dialo
     if (conn == NULL)
         return NULL;
     struct error err = {0};
-    char host[ADDRESS_HOST_SIZE], port[ADDRESS_PORT_SIZE];
+    char host[ADDRESS_HOST_SIZE] = "", port[ADDRESS_PORT_SIZE] = "";
     if (address_split(address, host, port, &err) < 0 || host[0] == '\0') {
         conn_fail(conn, "%s", err.message[0] != '\0' ? error_message(&err) : "an address to dial needs a host");
         return conn;
     }
-    struct sockaddr_storage addresses[ADDRESSES_MOST];
+    struct sockaddr_storage addresses[ADDRESSES_MOST] = {0};
     int count = address_look_up(host, port, AI_NUMERICHOST, addresses, ADDRESSES_MOST, NULL);
     if (count > 0)
         connect_first(conn, addresses, (size_t)count);

@@ -25,11 +25,11 @@ static void listener_mac(const struct conn *conn, uint8_t out[SHA256_SIZE])
 {
     static const char label[] = "listener";
     uint8_t text[sizeof label - 1 + HELLO_SIZE + sizeof(uint64_t) + NONCE_SIZE];
-    uint8_t *at = text;
-    memcpy(at, label, sizeof label - 1);
-    memcpy(at += sizeof label - 1, conn->hello, HELLO_SIZE);
-    memcpy(at += HELLO_SIZE, conn->challenge, sizeof(uint64_t));
-    memcpy(at += sizeof(uint64_t), conn->challenge + THEIR_NONCE_AT, NONCE_SIZE);
+    uint8_t *hello = text + sizeof label - 1, *boot = hello + HELLO_SIZE, *nonce = boot + sizeof(uint64_t);
+    memcpy(text, label, sizeof label - 1);
+    memcpy(hello, conn->hello, HELLO_SIZE);
+    memcpy(boot, conn->challenge, sizeof(uint64_t));
+    memcpy(nonce, conn->challenge + THEIR_NONCE_AT, NONCE_SIZE);
     hmac_sha256(conn->net->options.token, SHA256_SIZE, text, sizeof text, out);
 }
 

@@ -122,8 +122,8 @@ int net_listen(struct net *net, int fd, const struct conn_handlers *handlers, vo
         net_timer_free(listener->pause);
         return -1;
     }
+    listener->fd = move_fd(&taken);
     net->listeners = move(listener);
-    taken = -1;
     return 0;
 }
 

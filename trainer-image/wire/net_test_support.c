@@ -361,8 +361,9 @@ size_t raw_hello(struct raw *raw, uint8_t *out, enum dialogue dialogue, const st
 
 size_t raw_proof(struct raw *raw, uint8_t *out, const struct net_options *options)
 {
+    static const char label[] = "dialler";
     uint8_t text[7 + HELLO_SIZE + CHALLENGE_SIZE], mac[32];
-    memcpy(text, "dialler", 7);
+    memcpy(text, label, sizeof label - 1);
     memcpy(text + 7, raw->hello, HELLO_SIZE);
     memcpy(text + 7 + HELLO_SIZE, raw->challenge, CHALLENGE_SIZE);
     hmac_sha256(options->token, 32, text, sizeof text, mac);
@@ -373,7 +374,7 @@ void raw_handshake(struct raw *raw, enum dialogue dialogue)
 {
     struct net_options options = usual_options(99);
     uint8_t bytes[256];
-    struct frame frame;
+    struct frame frame = {0};
     raw_send(raw, bytes, raw_hello(raw, bytes, dialogue, &options));
     assert_true(raw_read_frame(raw, &frame, raw->challenge, sizeof raw->challenge));
     assert_int_equal(frame.type, FRAME_CHALLENGE);

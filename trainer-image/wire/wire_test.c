@@ -387,11 +387,11 @@ static void payloads_are_counted_and_used_again(void **state)
     struct payload *second = payload_new(net, WIRE_PAYLOAD_MOST);
     assert_ptr_not_equal(first, second);
     payload_unref(net, first);
-    struct payload *third = payload_new(net, 200 * 1024);
+    struct payload *third = payload_new(net, 204800);
     assert_ptr_equal(first, third); /* from the free list */
     assert_false(third->crc_known);
     assert_int_equal(third->references, 1);
-    assert_int_equal(third->length, 200 * 1024);
+    assert_int_equal(third->length, 204800);
     struct payload *small = payload_new(net, 0);
     assert_true(small->capacity < 4096);
     payload_unref(net, small);
