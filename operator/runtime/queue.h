@@ -16,13 +16,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { QUEUE_CONCURRENCY = 16 };
+
 enum queue_priority { QUEUE_HIGH, QUEUE_LOW };
 
 struct queue_options {
     int64_t backoff_base;                     /* nanoseconds; 0: 5 ms */
     int64_t backoff_most;                     /* 0: 1000 s */
-    double retries_per_second, retries_burst; /* of failed keys, all together; 0: 10 and 100 */
-    unsigned concurrency;                     /* keys out at once; 0: 16 */
+    double retries_per_second, retries_burst; /* of failed keys, all together; 0: 50 and 200 */
+    unsigned concurrency;                     /* keys out at once; 0: QUEUE_CONCURRENCY */
     size_t most_keys;                         /* 0: 1,000,000 */
     uint64_t seed;                            /* of the jitter */
 };
@@ -41,12 +43,13 @@ void queue_free(struct queue *queue);
 CLEANUP_DEFINE(cleanup_queue_pointer, struct queue, queue_free)
 #define cleanup_queue CLEANUP(cleanup_queue_pointer)
 
-/* Due at once. Raises a LOW entry to HIGH; an entry that waits for later (requeue or back-off) becomes due now,
- * except that LOW does not cut a failed key's back-off short. -1 where too many keys wait, or without memory. */
+/* Due at once. Raises a LOW entry to HIGH; an entry that waits for later becomes due now. Only a failed key's back-off
+ * is not ended so easily: LOW leaves it alone, and HIGH cuts it to 1 s after the failure at most, because what happens
+ * to a failing key may be its own doing. -1 where too many keys wait, or without memory. */
 int queue_add(struct queue *queue, const char *key, enum queue_priority priority, struct instant now,
               struct error *err);
 
-/* Due after `delay`, unless it is due earlier already. */
+/* Due after `delay` (nanoseconds), unless it is due earlier already. */
 int queue_add_after(struct queue *queue, const char *key, int64_t delay, struct instant now, struct error *err);
 
 /* The next key to run, borrowed until queue_done(); NULL where none is due or `concurrency` run already. */
