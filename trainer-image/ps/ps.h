@@ -24,7 +24,7 @@ struct shard;
 enum push_result {
     PUSH_ADDED,
     PUSH_DUPLICATE, /* known already, or overtaken by an ancestor or the step's end */
-    PUSH_TOO_EARLY, /* of a step that this chunk has not reached: the sender holds parameters that nobody made */
+    PUSH_TOO_EARLY, /* of a step whose parameters are not all there: the sender holds what nobody made */
 };
 
 struct shard_hooks {
@@ -32,14 +32,17 @@ struct shard_hooks {
     void (*chunk_ready)(void *arg, uint64_t version, uint64_t offset);
     /* All chunks have applied `step`. `loss` is the step's sum of losses (only shard 0's means anything). */
     void (*step_done)(void *arg, uint64_t step, double loss);
+    /* Two members sent different bits for the same node: the job must end with this sentence. May be NULL. */
+    void (*failed)(void *arg, const char *sentence);
     void *arg;
 };
 
 /* The shard's range of the flat vector: [index·n/shards, (index+1)·n/shards), rounded down to whole 16 floats. */
 void shard_range(uint64_t parameters, uint32_t shards, uint32_t index, uint64_t *begin, uint64_t *end);
 
-/* Parameters start as the model's initial ones (version 0), made here from the plan's seed. `train_samples` says, with
- * the plan, how many samples each step has. The plan and model are borrowed. */
+/* Hooks are called inside shard_push(), which must not be called from them. Parameters start as the model's initial
+ * ones (version 0), made here from the plan's seed. `train_samples` says, with the plan, how many samples each step
+ * has. Net, plan and model are borrowed; the net gives the memory. */
 int shard_new(struct shard **out, struct net *net, const struct plan *plan, const struct model *model, uint32_t index,
               uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
 void shard_free(struct shard *shard);
@@ -49,8 +52,9 @@ CLEANUP_DEFINE(cleanup_shard_pointer, struct shard, shard_free)
 /* Is this PUSH header one that this plan can have? Called before a byte of its payload is read. */
 int shard_check_push(const struct shard *shard, const struct frame *frame, struct error *err);
 
-/* Takes a reference of `gradient` where it is kept; may write into it when nobody else holds it. -1 where equal nodes
- * came with different bits: two members compute differently, and the job must not go on silently. */
+/* Takes a reference of `gradient` where it is kept; may write into it when nobody else holds it. `frame` has passed
+ * shard_check_push(). -1 where equal nodes came with different bits (hooks.failed was called: two members compute
+ * differently, and the job must not go on silently), or without memory (the same push will do again, later). */
 int shard_push(struct shard *shard, const struct frame *frame, struct payload *gradient, enum push_result *result,
                struct error *err);
 
@@ -58,17 +62,19 @@ int shard_push(struct shard *shard, const struct frame *frame, struct payload *g
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset);
 uint64_t shard_version(const struct shard *shard); /* the oldest of its chunks' */
 
-/* Serves DATA dialogues: hands out its handlers for net_listen's dispatcher. A subscriber that lags gets the newest
- * version when it can take more, so its queue is bounded by two versions. */
+/* Serves DATA dialogues. A subscriber gets every version of every chunk as it gets ready; one that lags gets the newest
+ * when it can take more, so that what is queued to it stays below a version and SHARD_QUEUE_MOST. */
+enum { SHARD_QUEUE_MOST = 4 * 1024 * 1024 };
 struct shard_server;
 int shard_server_new(struct shard_server **out, struct net *net, struct shard *shard, const struct log *log,
                      struct error *err);
 void shard_server_free(struct shard_server *server);
 CLEANUP_DEFINE(cleanup_shard_server_pointer, struct shard_server, shard_server_free)
 #define cleanup_shard_server CLEANUP(cleanup_shard_server_pointer)
-const struct conn_handlers *shard_server_handlers(void);
-/* A proven DATA connection is the server's from now on. */
+/* A proven DATA connection is the server's from now on, handlers and all: to be called from a dispatcher's `ready`. */
 void shard_server_accept(struct shard_server *server, struct conn *conn);
+/* What PARAMS carry from now on; a PUSH of another term closes its connection. 0, as at first: any will do. */
+void shard_server_set_term(struct shard_server *server, uint32_t term);
 /* To be called from shard_hooks.chunk_ready. */
 void shard_server_chunk_ready(struct shard_server *server, uint64_t version, uint64_t offset);
 
