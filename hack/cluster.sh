@@ -172,6 +172,7 @@ cluster_status() {
 }
 
 cluster_env() {
+    need_root "the local cluster"
     [[ -f $cluster/admin.kubeconfig ]] || die "there is no cluster; ./hack/cluster.sh up makes one"
     printf 'export KUBECONFIG=%q\n' "$cluster/admin.kubeconfig"
     # shellcheck disable=SC2016

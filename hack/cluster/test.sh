@@ -16,6 +16,8 @@ source "$here/cluster/process.sh"
 case ${1:-} in -h | --help) usage "$0" && exit ;; esac
 [[ ! -e $cluster ]] || die "a cluster is up, which these tests would take down: ./hack/cluster.sh down"
 
+need_root "hack/cluster/test.sh"
+ensure_packages "${packages_cluster[@]}"
 passed=0
 log=$(mktemp)
 up() { "$here/cluster.sh" up "$@" 2>"$log" || die "not ok - cluster.sh up $*: $(<"$log")"; }
@@ -36,7 +38,7 @@ traces() {
     ip -o link | cut -d: -f2
     ip netns
     ip route
-    findmnt -rno TARGET
+    findmnt -rno TARGET | grep -v '^/run/netns$' # which "ip netns" makes and keeps
     iptables -S
     sysctl net.ipv4.ip_forward vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops
     find /sys/fs/cgroup -maxdepth 2 -name 'thole*'
