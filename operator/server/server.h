@@ -1,7 +1,7 @@
 /* server — what the operator serves: the coordinators' WebSockets, health and metrics, on a thread of its own.
  *
  *   GET /v1/coordinator   WebSocket, the dialogue of common/report/report.h
- *   GET /healthz          200 while the loop turns, 503 when it has been stuck for SERVER_STUCK_AFTER
+ *   GET /healthz          200 while the loop turns, 503 when it has been stuck for 15 s
  *   GET /readyz           200 once server_set_ready() said so, else 503 with what is waited for
  *   GET /metrics          Prometheus' text format, made on the loop when it is asked for
  *
@@ -25,8 +25,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define SERVER_STUCK_AFTER (15 * SECONDS)
 
 /* Called on the loop's thread. What is pointed at is borrowed during the call. */
 struct server_hooks {
@@ -54,6 +52,7 @@ struct server_options {
     unsigned most_connections; /* 16384, or what the process' limit of descriptors allows */
     unsigned most_pending;     /* of one address, before the welcome: 256 */
     int64_t hello_timeout;     /* nanoseconds: 10 s */
+    int64_t stuck_after;       /* 15 s */
 };
 
 struct server; /* opaque */
