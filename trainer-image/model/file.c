@@ -15,9 +15,24 @@ static const char file_format[] = "thole.dev/model/v1";
 
 /* ---- Writing ---- */
 
+/* The shortest decimal that reads back as the same double: cJSON's own printing may give up the last bits. */
+static cJSON *exact_number(double value)
+{
+    char text[32];
+    int precision = 15;
+    do
+        snprintf(text, sizeof text, "%.*g", precision, value);
+    while (strtod(text, NULL) != value && precision++ < 17);
+    return cJSON_CreateRaw(text);
+}
+
 static cJSON *number_list(const double *values, uint32_t count)
 {
-    return cJSON_CreateDoubleArray(values, (int)count);
+    cleanup_json cJSON *list = cJSON_CreateArray();
+    for (uint32_t i = 0; i < count; i++)
+        if (!cJSON_AddItemToArray(list, exact_number(values[i])))
+            return NULL;
+    return move(list);
 }
 
 /* `value` (taken over) as compact JSON text in a string member. */
@@ -32,7 +47,7 @@ static cJSON *normalize_json(const struct plan *plan)
 {
     cleanup_json cJSON *json = cJSON_CreateObject();
     if (json == NULL || !cJSON_AddItemToObject(json, "mean", number_list(plan->dataset.mean, plan->dataset.channels)) ||
-        !cJSON_AddNumberToObject(json, "scale", plan->dataset.scale) ||
+        !cJSON_AddItemToObject(json, "scale", exact_number(plan->dataset.scale)) ||
         !cJSON_AddItemToObject(json, "std", number_list(plan->dataset.std, plan->dataset.channels)))
         return NULL;
     return move(json);
