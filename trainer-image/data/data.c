@@ -141,15 +141,23 @@ static int take_features(struct dataset *dataset, struct idx *features, const st
     return 0;
 }
 
-static int take_labels(struct dataset *dataset, struct idx *labels, const struct plan *plan,
-                       const struct plan_split *split, struct error *err)
+static int check_labels(const struct dataset *dataset, const struct idx *labels, const struct plan_split *split,
+                        struct error *err)
 {
-    dataset->labels = labels->data;
     if (labels->dims[0] != dataset->samples)
         return error_set(err,
                          "data set file '%s' has %" PRIu32 " labels, and '%s' has %" PRIu64
                          " samples: they do not belong together",
                          split->labels, labels->dims[0], split->features, dataset->samples);
+    return 0;
+}
+
+static int take_labels(struct dataset *dataset, struct idx *labels, const struct plan *plan,
+                       const struct plan_split *split, struct error *err)
+{
+    dataset->labels = labels->data;
+    if (check_labels(dataset, labels, split, err) < 0)
+        return -1;
     for (uint64_t i = 0; i < dataset->samples; i++)
         if (dataset->labels[i] >= plan->dataset.classes)
             return error_set(err,
@@ -192,6 +200,35 @@ int dataset_open(struct dataset **out, const char *root, const struct plan *plan
         take_labels(dataset, &labels, plan, split, err) < 0 || make_values(dataset, plan, err) < 0)
         return -1;
     *out = move(dataset);
+    return 0;
+}
+
+static int read_header_of(struct idx *out, int root, const char *root_path, const char *path, uint32_t rank_least,
+                          uint32_t rank_most, uint64_t bytes_most, struct error *err)
+{
+    cleanup_fd int fd = open_below(root, root_path, path, err);
+    if (fd < 0)
+        return -1;
+    return idx_read_header(out, fd, path, rank_least, rank_most, bytes_most, err);
+}
+
+int dataset_describe(struct dataset_description *out, const char *root, const struct plan *plan, enum dataset_part part,
+                     struct error *err)
+{
+    const struct plan_split *split = part == DATASET_TRAIN ? &plan->dataset.train : &plan->dataset.test;
+    cleanup_fd int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        return error_errno(err, "open '%s', the root of the data set's source", root);
+    struct dataset dataset = {0};
+    struct idx features;
+    struct idx labels;
+    if (read_header_of(&features, root_fd, root, split->features, 2, IDX_RANK_MOST, DATASET_BYTES_MOST, err) < 0 ||
+        take_features(&dataset, &features, plan, split->features, err) < 0 ||
+        read_header_of(&labels, root_fd, root, split->labels, 1, 1, DATASET_SAMPLES_MOST, err) < 0 ||
+        check_labels(&dataset, &labels, split, err) < 0)
+        return -1;
+    out->samples = dataset.samples;
+    memcpy(out->shape, dataset.shape, sizeof out->shape);
     return 0;
 }
 

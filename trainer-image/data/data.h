@@ -29,6 +29,15 @@ struct dataset; /* opaque, immutable: any number of threads may fetch */
 int dataset_open(struct dataset **out, const char *root, const struct plan *plan, enum dataset_part part,
                  struct error *err);
 void dataset_free(struct dataset *dataset);
+
+/* What dataset_open() would find, from the files' headers alone: for roles that need the numbers and not the samples.
+ * Errors as there, but for what only the content shows. */
+struct dataset_description {
+    uint64_t samples;
+    uint32_t shape[3]; /* [C, H, W] of a sample */
+};
+int dataset_describe(struct dataset_description *out, const char *root, const struct plan *plan, enum dataset_part part,
+                     struct error *err);
 CLEANUP_DEFINE(cleanup_dataset_pointer, struct dataset, dataset_free)
 #define cleanup_dataset CLEANUP(cleanup_dataset_pointer)
 

@@ -119,6 +119,12 @@ static struct dataset *open_part(const struct bed *bed, enum dataset_part part)
     struct dataset *dataset = NULL;
     if (dataset_open(&dataset, bed->folder, &bed->plan, part, &err) < 0)
         fail_msg("%s", error_message(&err));
+    /* The headers alone say the same. */
+    struct dataset_description description;
+    if (dataset_describe(&description, bed->folder, &bed->plan, part, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    assert_int_equal(description.samples, dataset_samples(dataset));
+    assert_memory_equal(description.shape, dataset_shape(dataset), sizeof description.shape);
     return dataset;
 }
 
@@ -231,6 +237,27 @@ static void shapes_come_from_the_files(void **state)
         cleanup_dataset struct dataset *dataset = open_part(&bed, DATASET_TRAIN);
         assert_memory_equal(dataset_shape(dataset), cases[i].shape, sizeof cases[i].shape);
     }
+    bed_free(&bed);
+}
+
+static void headers_alone_are_described(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    cleanup_buffer struct buffer content;
+    make_idx(&content, 3, (const uint32_t[]){20, 3, 4}, 251);
+    put_file(&bed, "x.idx", content.data, 16);
+    struct error err = {0};
+    struct dataset_description description;
+    assert_int_equal(dataset_describe(&description, bed.folder, &bed.plan, DATASET_TRAIN, &err), 0);
+    assert_int_equal(description.samples, 20);
+    put_file(&bed, "x.idx", content.data, 15);
+    assert_int_equal(dataset_describe(&description, bed.folder, &bed.plan, DATASET_TRAIN, &err), -1);
+    assert_non_null(strstr(error_message(&err), "cut off inside its header"));
+    put_idx(&bed, "x.idx", 3, (const uint32_t[]){19, 3, 4}, 251);
+    assert_int_equal(dataset_describe(&description, bed.folder, &bed.plan, DATASET_TRAIN, &err), -1);
+    assert_non_null(strstr(error_message(&err), "do not belong together"));
     bed_free(&bed);
 }
 
@@ -525,6 +552,7 @@ int main(void)
         cmocka_unit_test(any_range_is_fetched),
         cmocka_unit_test(gzip_reads_as_plain_does),
         cmocka_unit_test(shapes_come_from_the_files),
+        cmocka_unit_test(headers_alone_are_described),
         cmocka_unit_test(channels_have_their_own_mean_and_deviation),
         cmocka_unit_test(large_files_are_read_whole),
         cmocka_unit_test(wrong_files_get_a_sentence),

@@ -232,3 +232,13 @@ int idx_read(struct idx *out, int fd, const char *name, uint32_t rank_least, uin
     idx.data = NULL;
     return 0;
 }
+
+int idx_read_header(struct idx *out, int fd, const char *name, uint32_t rank_least, uint32_t rank_most,
+                    uint64_t bytes_most, struct error *err)
+{
+    cleanup_source struct source source;
+    *out = (struct idx){0};
+    if (source_open(&source, fd, name, err) < 0)
+        return -1;
+    return read_header(out, &source, rank_least, rank_most, bytes_most, err);
+}

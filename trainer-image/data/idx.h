@@ -24,6 +24,9 @@ struct idx {
  * rank_least to rank_most. `name` is the file's, as the user knows it, for sentences. `bytes_most` caps the size. */
 int idx_read(struct idx *out, int fd, const char *name, uint32_t rank_least, uint32_t rank_most, uint64_t bytes_most,
              struct error *err);
+/* The header alone: `data` stays NULL, and what follows the header is neither read nor checked. */
+int idx_read_header(struct idx *out, int fd, const char *name, uint32_t rank_least, uint32_t rank_most,
+                    uint64_t bytes_most, struct error *err);
 void idx_free(struct idx *idx);
 
 #endif
