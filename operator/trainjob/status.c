@@ -1,0 +1,522 @@
+#include "trainjob/status.h"
+
+#include "common/clock.h"
+#include "trainjob/objects.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+enum { MESSAGE_SIZE = 2000 };
+
+/* What the job is found to be. */
+struct verdict {
+    enum trainjob_phase phase;
+    char reason[64]; /* CamelCase */
+    bool stalled;    /* it will not go on by itself */
+    char message[MESSAGE_SIZE];
+};
+
+static void say(struct verdict *verdict, const char *reason, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static void say(struct verdict *verdict, const char *reason, const char *format, ...)
+{
+    snprintf(verdict->reason, sizeof verdict->reason, "%s", reason);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(verdict->message, sizeof verdict->message, format, arguments);
+    va_end(arguments);
+}
+
+static void set(cJSON *status, const char *path, cJSON *value)
+{
+    json_put(status, path, value, NULL);
+}
+
+static void set_number(cJSON *status, const char *path, double value)
+{
+    set(status, path, cJSON_CreateNumber(value));
+}
+
+static void set_text(cJSON *status, const char *path, const char *value)
+{
+    set(status, path, cJSON_CreateString(value));
+}
+
+static void set_time(cJSON *status, const char *path, int64_t seconds)
+{
+    char text[RFC3339_SIZE];
+    time_format_rfc3339(seconds, text);
+    set_text(status, path, text);
+}
+
+/* ---- the start ---- */
+
+static const char *image_of(const struct trainjob_view *view)
+{
+    return view->job->image != NULL ? view->job->image : view->trainer_image;
+}
+
+cJSON *trainjob_start_status(const struct trainjob_view *view)
+{
+    cleanup_free char *text = plan_compile(view->job->object, view->dataset, NULL);
+    cleanup_plan struct plan *plan = NULL;
+    if (text == NULL || plan_parse(&plan, text, strlen(text), NULL) < 0)
+        return NULL;
+    char digest[SHA256_HEX_SIZE];
+    hex_encode(plan->digest, SHA256_SIZE, digest);
+    cJSON *status = cJSON_CreateObject();
+    set_text(status, "phase", trainjob_phase_name(TRAINJOB_STARTING));
+    set_time(status, "startTime", view->now);
+    set_text(status, "trainerImage", image_of(view));
+    set_text(status, "dataset.name", view->job->dataset);
+    set_text(status, "dataset.uid", json_string(view->dataset, "metadata.uid", ""));
+    set_text(status, "plan.digest", digest);
+    return status;
+}
+
+/* ---- judging ---- */
+
+static void judge_waiting(const struct trainjob_view *view, struct verdict *out)
+{
+    char sentence[1500];
+    const char *reason = NULL;
+    out->phase = TRAINJOB_PENDING;
+    if (trainjob_start_is_blocked(view, &reason, &out->stalled, sentence, sizeof sentence))
+        say(out, reason, "%s", sentence);
+    else
+        say(out, "Planned", "about to start");
+}
+
+static void judge_finished(const struct trainjob_view *view, struct verdict *out)
+{
+    const struct report_finished *finished = &view->reports->finished;
+    out->phase = finished->succeeded ? TRAINJOB_SUCCEEDED : TRAINJOB_FAILED;
+    const char *reason = finished->reason[0] != '\0' ? finished->reason : finished->succeeded ? "Trained" : "Error";
+    const char *message = finished->message[0] != '\0' ? finished->message
+                          : finished->succeeded        ? "training is complete"
+                                                       : "training failed";
+    say(out, reason, "%s", message);
+}
+
+/* Fails the job where something happened that it cannot go on from. */
+static bool judge_failure(const struct trainjob_view *view, const cJSON *status, struct verdict *out)
+{
+    char sentence[1500];
+    out->phase = TRAINJOB_FAILED;
+    if (view->attempts->is_refused) {
+        say(out, "ChildRefused", "the API server refuses a part of the job: %s", view->attempts->sentence);
+        return true;
+    }
+    if (view->job->phase == TRAINJOB_RUNNING && trainjob_ps_is_lost(view, sentence, sizeof sentence)) {
+        say(out, "ParameterServerLost", "%s", sentence);
+        return true;
+    }
+    static const enum trainjob_role roles[] = {ROLE_PS, ROLE_WORKER};
+    for (size_t i = 0; i < 2; i++) {
+        if (!trainjob_is_beyond_limit(view, status, roles[i]))
+            continue;
+        const char *message = json_string(status, "lastFailure.message", "");
+        say(out, "BackoffLimitExceeded",
+            "%s processes ended %" PRId64 " times without progress; the last was pod '%s' on node '%s' with exit "
+            "code %" PRId64 "%s%s",
+            trainjob_role_name(roles[i]),
+            json_int(status,
+                     roles[i] == ROLE_PS ? "restarts.parameterServersSinceProgress" : "restarts.workersSinceProgress",
+                     0),
+            json_string(status, "lastFailure.pod", ""), json_string(status, "lastFailure.node", ""),
+            json_int(status, "lastFailure.exitCode", 0), message[0] == '\0' ? "" : ": ", message);
+        return true;
+    }
+    return false;
+}
+
+/* Something keeps us from making or changing the children. */
+static bool judge_attempts(const struct trainjob_view *view, struct verdict *out)
+{
+    const struct trainjob_attempts *attempts = view->attempts;
+    if (attempts->is_conflict) {
+        out->stalled = true;
+        say(out, "NameConflict", "%s", attempts->sentence);
+    } else if (!attempts->secret_made && !trainjob_has_its_dataset(view)) {
+        out->stalled = true;
+        say(out, "DatasetReplaced",
+            "Dataset '%s' was deleted or replaced after the job had been planned with it; make the job again",
+            view->job->dataset);
+    } else if (attempts->sentence[0] != '\0') {
+        say(out, "CannotWrite", "%s; trying again", attempts->sentence);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool is_training(const struct trainjob_view *view, const cJSON *status)
+{
+    const struct trainjob_reports *reports = view->reports;
+    return view->job->phase == TRAINJOB_RUNNING || json_int(status, "epoch", 0) > 0 ||
+           (reports->has_progress && (reports->progress.step > 0 || reports->progress.workers > 0));
+}
+
+static void judge_training(const struct trainjob_view *view, const char *problem, struct verdict *out)
+{
+    const struct report_progress *progress = &view->reports->progress;
+    const char *before = json_string(view->job->status, "message", "");
+    if (!view->reports->has_progress) { /* this operator has just begun to listen */
+        if (problem[0] != '\0')
+            say(out, "Training", "training; %s", problem);
+        else
+            say(out, "Training", "%s", before[0] == '\0' ? "training" : before);
+        return;
+    }
+    if (progress->workers == 0) {
+        const char *why = problem[0] != '\0'             ? problem
+                          : view->job->replicas == 0     ? "spec.workers.replicas is 0"
+                          : progress->message[0] != '\0' ? progress->message
+                                                         : "none has joined yet";
+        say(out, "WaitingForWorkers", "waiting for workers: %s", why);
+        return;
+    }
+    const char *addition = problem[0] != '\0' ? problem : progress->message;
+    say(out, "Training", "training epoch %" PRIu32 " of %" PRIu32 " on %" PRIu32 " worker%s%s%s", progress->epoch,
+        view->job->epochs, progress->workers, progress->workers == 1 ? "" : "s", addition[0] == '\0' ? "" : "; ",
+        addition);
+}
+
+static void judge_starting(const struct trainjob_view *view, const char *problem, struct verdict *out)
+{
+    if (problem[0] != '\0')
+        say(out, "PodsNotRunning", "%s", problem);
+    else if (view->reports->has_progress && view->reports->progress.message[0] != '\0')
+        say(out, "Starting", "%s", view->reports->progress.message);
+    else if (view->reports->connected)
+        say(out, "Starting", "the coordinator runs; waiting for the others");
+    else
+        say(out, "Starting", "waiting for the pods to start");
+}
+
+static void judge(const struct trainjob_view *view, const cJSON *status, struct verdict *out)
+{
+    const struct trainjob *job = view->job;
+    *out = (struct verdict){.phase = job->phase};
+    if (!job->started) {
+        judge_waiting(view, out);
+        return;
+    }
+    if (view->reports->has_finished) {
+        judge_finished(view, out);
+        return;
+    }
+    if (judge_failure(view, status, out))
+        return;
+    bool training = is_training(view, status);
+    out->phase = training ? TRAINJOB_RUNNING : TRAINJOB_STARTING;
+    char problem[1500];
+    trainjob_problem(view, json_string(job->status, "message", ""), problem, sizeof problem);
+    if (judge_attempts(view, out))
+        return;
+    if (training)
+        judge_training(view, problem, out);
+    else
+        judge_starting(view, problem, out);
+}
+
+/* ---- conditions ---- */
+
+static const cJSON *find_condition(const cJSON *status, const char *type)
+{
+    const cJSON *condition = NULL;
+    cJSON_ArrayForEach(condition, json_at(status, "conditions"))
+    {
+        if (strcmp(json_string(condition, "type", ""), type) == 0)
+            return condition;
+    }
+    return NULL;
+}
+
+struct condition {
+    const char *type;
+    bool holds;
+    const char *reason, *message;
+};
+
+static cJSON *condition_json(const struct trainjob_view *view, const struct condition *condition)
+{
+    const char *value = condition->holds ? "True" : "False";
+    const cJSON *old = find_condition(view->job->status, condition->type);
+    char time[RFC3339_SIZE];
+    time_format_rfc3339(view->now, time);
+    bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "type", condition->type);
+    cJSON_AddStringToObject(json, "status", value);
+    cJSON_AddStringToObject(json, "reason", condition->reason);
+    cJSON_AddStringToObject(json, "message", condition->message);
+    cJSON_AddStringToObject(json, "lastTransitionTime", same ? json_string(old, "lastTransitionTime", time) : time);
+    return json;
+}
+
+static struct condition history_condition(const struct trainjob_view *view, bool over)
+{
+    const struct trainjob_history *history = view->history;
+    struct condition condition = {.type = "HistorySynced", .message = ""};
+    const cJSON *old = find_condition(view->job->status, "HistorySynced");
+    if (!history->configured) {
+        condition.reason = "NotConfigured";
+        condition.message = "no MongoDB is configured; the history is in the status";
+    } else if (history->failure[0] != '\0') {
+        condition.reason = "CannotWrite";
+        condition.message = history->failure;
+    } else if (over && !history->final && strcmp(json_string(old, "reason", ""), "Complete") != 0) {
+        condition.reason = "Pending";
+        condition.message = "the job's end is being written";
+    } else {
+        condition.holds = true;
+        condition.reason = over ? "Complete" : "UpToDate";
+    }
+    return condition;
+}
+
+static void set_conditions(const struct trainjob_view *view, const struct verdict *verdict, cJSON *status)
+{
+    bool succeeded = verdict->phase == TRAINJOB_SUCCEEDED;
+    bool failed = verdict->phase == TRAINJOB_FAILED;
+    bool over = succeeded || failed;
+    bool ready = succeeded || (verdict->phase == TRAINJOB_RUNNING && !verdict->stalled &&
+                               strcmp(verdict->reason, "WaitingForWorkers") != 0);
+    bool stalled = failed || verdict->stalled;
+    const char *reason = verdict->reason;
+    const char *message = verdict->message;
+    const struct condition all[] = {
+        {"Ready", ready, reason, message},
+        {"Reconciling", !ready && !stalled, reason, message},
+        {"Stalled", stalled, reason, stalled ? message : ""},
+        {"Succeeded", succeeded, reason, succeeded ? message : ""},
+        {"Failed", failed, reason, failed ? message : ""},
+        history_condition(view, over),
+    };
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        cJSON_AddItemToArray(list, condition_json(view, &all[i]));
+    set(status, "conditions", list);
+}
+
+/* ---- members and progress ---- */
+
+static void count_pods(const struct trainjob_view *view, enum trainjob_role role, uint32_t *replicas, uint32_t *ready)
+{
+    *replicas = 0;
+    *ready = 0;
+    for (size_t i = 0; i < view->children->pod_count; i++) {
+        const struct trainjob_pod *pod = &view->children->pods[i];
+        if (pod->role != role || pod->deleting || pod->over)
+            continue;
+        ++*replicas;
+        *ready += pod->ready;
+    }
+}
+
+static void set_summary(cJSON *status, const char *path, uint32_t ready, uint32_t desired)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, ready, desired);
+    set_text(status, path, text);
+}
+
+static void set_members(const struct trainjob_view *view, bool over, cJSON *status)
+{
+    uint32_t replicas = 0;
+    uint32_t ready = 0;
+    uint32_t desired = over ? 0 : view->job->replicas;
+    count_pods(view, ROLE_WORKER, &replicas, &ready);
+    if (view->reports->has_progress)
+        ready = view->reports->progress.workers < replicas ? view->reports->progress.workers : replicas;
+    if (over)
+        ready = 0;
+    char selector[256];
+    object_worker_selector(view->job, selector, sizeof selector);
+    set_number(status, "workers.desired", desired);
+    set_number(status, "workers.replicas", replicas);
+    set_number(status, "workers.ready", ready);
+    set_summary(status, "workers.summary", ready, desired);
+    set_text(status, "workers.selector", selector);
+
+    count_pods(view, ROLE_PS, &replicas, &ready);
+    desired = over ? 0 : view->job->shards;
+    ready = ready < desired ? ready : desired;
+    set_number(status, "parameterServers.desired", desired);
+    set_number(status, "parameterServers.ready", ready);
+    set_summary(status, "parameterServers.summary", ready, desired);
+}
+
+static void set_progress(const struct trainjob_view *view, cJSON *status)
+{
+    const struct report_progress *progress = &view->reports->progress;
+    if (!view->reports->has_progress)
+        return;
+    set_number(status, "step", (double)progress->step);
+    if (progress->steps > 0)
+        set_number(status, "progressPercent", floor(100.0 * (double)progress->step / (double)progress->steps));
+    /* An epoch that has just begun has no mean worth showing: keep the last one's. */
+    if (isfinite(progress->train_loss))
+        set_number(status, "trainLoss", round(progress->train_loss * 1e4) / 1e4);
+}
+
+static void set_coordinator(const struct trainjob_view *view, const struct verdict *verdict, cJSON *status)
+{
+    const struct trainjob_reports *reports = view->reports;
+    if (!reports->connected)
+        return;
+    if (reports->kernel[0] != '\0')
+        set_text(status, "kernel", reports->kernel);
+    if (reports->term > json_number(status, "term", 0))
+        set_number(status, "term", reports->term);
+    if (verdict->phase != TRAINJOB_RUNNING)
+        return;
+    set_text(status, "coordinator.pod", reports->pod);
+    set_text(status, "coordinator.podUID", reports->pod_uid);
+    set_text(status, "coordinator.boot", reports->boot);
+}
+
+static void set_duration(const struct trainjob_view *view, cJSON *status)
+{
+    if (!view->job->started)
+        return;
+    int64_t end = view->now;
+    time_parse_rfc3339(json_string(status, "completionTime", ""), &end);
+    int64_t seconds = end > view->job->start_time ? end - view->job->start_time : 0;
+    char text[64];
+    if (seconds >= 3600)
+        snprintf(text, sizeof text, "%" PRId64 "h%" PRId64 "m%" PRId64 "s", seconds / 3600, seconds / 60 % 60,
+                 seconds % 60);
+    else if (seconds >= 60)
+        snprintf(text, sizeof text, "%" PRId64 "m%" PRId64 "s", seconds / 60, seconds % 60);
+    else
+        snprintf(text, sizeof text, "%" PRId64 "s", seconds);
+    set_number(status, "durationSeconds", (double)seconds);
+    set_text(status, "duration", text);
+}
+
+static void set_end(const struct trainjob_view *view, const struct verdict *verdict, cJSON *status)
+{
+    const struct report_finished *finished = &view->reports->finished;
+    set_time(status, "completionTime", view->now);
+    trainjob_show_last_epoch(status);
+    if (verdict->phase == TRAINJOB_SUCCEEDED)
+        set_number(status, "progressPercent", 100);
+    if (!view->reports->has_finished || !finished->has_model)
+        return;
+    set_text(status, "model.path", finished->model.path);
+    set_text(status, "model.sha256", finished->model.sha256);
+    set_number(status, "model.bytes", (double)finished->model.bytes);
+    set_number(status, "model.step", (double)finished->model.step);
+    set_number(status, "step", (double)finished->model.step);
+}
+
+/* A job that is over keeps its verdict. */
+static void recall_verdict(const struct trainjob *job, struct verdict *out)
+{
+    *out = (struct verdict){.phase = job->phase};
+    say(out, json_string(find_condition(job->status, "Ready"), "reason", "Over"), "%s",
+        json_string(job->status, "message", ""));
+}
+
+cJSON *trainjob_status(const struct trainjob_view *view)
+{
+    const struct trainjob *job = view->job;
+    cleanup_json cJSON *status = job->status == NULL ? cJSON_CreateObject() : cJSON_Duplicate(job->status, true);
+    if (status == NULL)
+        return NULL;
+    struct verdict verdict;
+    set_number(status, "observedGeneration", (double)job->generation);
+    if (job->started) /* also once it is over: what was resent may be newer than what was written */
+        trainjob_merge_epochs(view, status);
+    if (trainjob_is_over(job)) {
+        recall_verdict(job, &verdict);
+    } else {
+        if (job->started) {
+            set_progress(view, status);
+            trainjob_count_ends(view, status);
+        }
+        judge(view, status, &verdict);
+        set_coordinator(view, &verdict, status);
+    }
+    bool over = verdict.phase == TRAINJOB_SUCCEEDED || verdict.phase == TRAINJOB_FAILED;
+    if (over && !trainjob_is_over(job))
+        set_end(view, &verdict, status);
+    set_text(status, "phase", trainjob_phase_name(verdict.phase));
+    set_text(status, "message", verdict.message);
+    set_members(view, over, status);
+    if (verdict.phase == TRAINJOB_RUNNING && json_at(status, "parameterServers.pods") == NULL)
+        trainjob_record_shards(view, status);
+    set_duration(view, status);
+    set_conditions(view, &verdict, status);
+    return move(status);
+}
+
+/* ---- writing ---- */
+
+static bool is_duration(const char *member)
+{
+    return strcmp(member, "duration") == 0 || strcmp(member, "durationSeconds") == 0;
+}
+
+static bool may_wait(const char *member)
+{
+    return strcmp(member, "step") == 0 || strcmp(member, "progressPercent") == 0 || strcmp(member, "trainLoss") == 0;
+}
+
+static bool differs(const cJSON *a, const cJSON *b, const char *member)
+{
+    const cJSON *left = cJSON_GetObjectItemCaseSensitive(a, member);
+    const cJSON *right = cJSON_GetObjectItemCaseSensitive(b, member);
+    return left == NULL || right == NULL ? left != right : !json_equal(left, right);
+}
+
+enum status_change trainjob_status_change(const cJSON *before, const cJSON *now)
+{
+    enum status_change change = STATUS_SAME;
+    const cJSON *trees[] = {before, now};
+    for (size_t i = 0; i < 2; i++) {
+        const cJSON *item = NULL;
+        cJSON_ArrayForEach(item, trees[i])
+        {
+            /* How long it has taken is not news by itself. */
+            if (is_duration(item->string) || !differs(before, now, item->string))
+                continue;
+            if (!may_wait(item->string))
+                return STATUS_AT_ONCE;
+            change = STATUS_LATER;
+        }
+    }
+    return change;
+}
+
+/* RFC 7396, with a null for every member that is gone. */
+static cJSON *merge_patch(const cJSON *before, const cJSON *now)
+{
+    cJSON *patch = cJSON_CreateObject();
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, now)
+    {
+        const cJSON *old = cJSON_GetObjectItemCaseSensitive(before, item->string);
+        if (cJSON_IsObject(old) && cJSON_IsObject(item) && !json_equal(old, item))
+            cJSON_AddItemToObject(patch, item->string, merge_patch(old, item));
+        else if (differs(before, now, item->string))
+            cJSON_AddItemToObject(patch, item->string, cJSON_Duplicate(item, true));
+    }
+    cJSON_ArrayForEach(item, before)
+    {
+        if (cJSON_GetObjectItemCaseSensitive(now, item->string) == NULL)
+            cJSON_AddNullToObject(patch, item->string);
+    }
+    return patch;
+}
+
+cJSON *trainjob_status_patch(const cJSON *before, const cJSON *now)
+{
+    cJSON *patch = cJSON_CreateObject();
+    cJSON_AddItemToObject(patch, "status", merge_patch(before, now));
+    return patch;
+}
