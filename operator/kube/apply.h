@@ -12,7 +12,7 @@
 
 #define KUBE_FIELD_MANAGER "thole-operator"
 
-/* What must still be true of the object; members may be NULL. A violated one answers 409 "Conflict". */
+/* What must still be true of the object; members may be NULL. A violated one is answered with response->conflict. */
 struct kube_precondition {
     const char *uid;
     const char *resource_version;

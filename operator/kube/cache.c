@@ -1,5 +1,6 @@
 #include "kube/cache.h"
 #include "common/crypto.h"
+#include "kube/version.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,13 +8,6 @@
 static const int64_t overlay_life = 30 * SECONDS;
 
 enum { OBJECTS_MOST = 1000000, FIRST_BUCKETS = 64, RECENT = 4 };
-
-/* One version of an object, in one piece of memory: five strings one behind the other. */
-struct version {
-    uint32_t resource_version, owner, label, json; /* where they begin in `text`; the UID begins at 0 */
-    uint32_t size;
-    char text[];
-};
 
 /* An own write that the watch has not shown yet. */
 struct overlay {
@@ -56,69 +50,6 @@ struct kube_cache {
     uint64_t list;
     struct overlay *oldest, *newest;
 };
-
-/* ---- versions --------------------------------------------------------------------------------------------------- */
-
-static const char *version_uid(const struct version *version)
-{
-    return version->text;
-}
-
-static const char *version_at(const struct version *version, uint32_t offset)
-{
-    return version->text + offset;
-}
-
-static bool same_version(const struct version *a, const struct version *b)
-{
-    return strcmp(version_uid(a), version_uid(b)) == 0 &&
-           strcmp(version_at(a, a->resource_version), version_at(b, b->resource_version)) == 0;
-}
-
-const char *kube_controller_uid(const cJSON *object)
-{
-    const cJSON *owner = NULL;
-    cJSON_ArrayForEach(owner, json_at(object, "metadata.ownerReferences"))
-    {
-        if (json_bool(owner, "controller", false))
-            return json_string(owner, "uid", NULL);
-    }
-    return NULL;
-}
-
-/* Prunes `object` and packs what is left. */
-static struct version *pack(const struct kube_cache *cache, cJSON *object, struct error *err)
-{
-    cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, "metadata"), "managedFields");
-    if (cache->project != NULL)
-        cache->project(object);
-    /* A label's name holds dots, so it is no path. */
-    const cJSON *label = cache->label == NULL
-                             ? NULL
-                             : cJSON_GetObjectItemCaseSensitive(json_at(object, "metadata.labels"), cache->label);
-    const char *owner = kube_controller_uid(object);
-    cleanup_free char *json = json_print(object);
-    const char *parts[] = {json_string(object, "metadata.uid", ""), json_string(object, "metadata.resourceVersion", ""),
-                           owner == NULL ? "" : owner, cJSON_IsString(label) ? label->valuestring : "", json};
-    enum { PARTS = sizeof parts / sizeof parts[0] };
-    uint32_t offsets[PARTS + 1] = {0};
-    for (int i = 0; json != NULL && i < PARTS; i++)
-        offsets[i + 1] = offsets[i] + (uint32_t)strlen(parts[i]) + 1;
-    struct version *version = json == NULL ? NULL : malloc(sizeof *version + offsets[PARTS]);
-    if (version == NULL) {
-        error_set(err, "out of memory for an object of the cache");
-        return NULL;
-    }
-    *version = (struct version){offsets[1], offsets[2], offsets[3], offsets[4], offsets[PARTS]};
-    for (int i = 0; i < PARTS; i++)
-        memcpy(version->text + offsets[i], parts[i], offsets[i + 1] - offsets[i]);
-    return version;
-}
-
-static cJSON *unpack(const struct version *version)
-{
-    return cJSON_Parse(version_at(version, version->json));
-}
 
 /* ---- tables ----------------------------------------------------------------------------------------------------- */
 
@@ -280,7 +211,7 @@ static void tell(struct kube_cache *cache, enum kube_change change, const char *
 {
     if (cache->handler == NULL)
         return;
-    cleanup_json cJSON *object = unpack(version);
+    cleanup_json cJSON *object = version_unpack(version);
     cache->handler(cache->arg, change, key, object);
 }
 
@@ -297,7 +228,7 @@ static void tell_difference(struct kube_cache *cache, const struct entry *entry,
     } else if (strcmp(version_uid(before), version_uid(after)) != 0) {
         tell(cache, KUBE_VANISHED, entry->key, before);
         tell(cache, KUBE_APPEARED, entry->key, after);
-    } else if (!same_version(before, after)) {
+    } else if (!version_same(before, after)) {
         tell(cache, KUBE_CHANGED, entry->key, after);
     }
 }
@@ -382,7 +313,7 @@ static struct overlay *overlay_after(struct entry *entry, const struct version *
         return NULL;
     if (overlay->version == NULL) /* ours is a delete: only another object's life ends it here */
         return strcmp(overlay->uid, version_uid(version)) == 0 ? overlay : NULL;
-    return same_version(overlay->version, version) ? NULL : overlay;
+    return version_same(overlay->version, version) ? NULL : overlay;
 }
 
 static int observe_applied(struct kube_cache *cache, cJSON *object, struct error *err)
@@ -393,7 +324,7 @@ static int observe_applied(struct kube_cache *cache, cJSON *object, struct error
     struct entry *entry = find_or_add(cache, key.text, err);
     if (entry == NULL)
         return -1;
-    struct version *version = pack(cache, object, err);
+    struct version *version = version_pack(object, cache->project, cache->label, err);
     if (version == NULL) {
         drop_if_empty(cache, entry);
         return -1;
@@ -476,7 +407,8 @@ int kube_cache_wrote(struct kube_cache *cache, const cJSON *answer, struct insta
     if (kube_key_of(&key, answer) < 0)
         return error_set(err, "the answer to a write has no usable name");
     cleanup_json cJSON *object = cJSON_Duplicate(answer, true);
-    cleanup_free struct version *version = object == NULL ? NULL : pack(cache, object, err);
+    cleanup_free struct version *version =
+        object == NULL ? NULL : version_pack(object, cache->project, cache->label, err);
     if (version == NULL)
         return error_set(err, "out of memory for an object of the cache");
     struct entry *entry = find_or_add(cache, key.text, err);
@@ -526,7 +458,7 @@ cJSON *kube_cache_get(const struct kube_cache *cache, const char *key)
 {
     const struct entry *entry = find(cache, key);
     const struct version *version = entry == NULL ? NULL : view(entry);
-    return version == NULL ? NULL : unpack(version);
+    return version == NULL ? NULL : version_unpack(version);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -541,7 +473,7 @@ static cJSON *unpack_sorted(const struct entry **found, size_t count)
         qsort(found, count, sizeof(const struct entry *), compare_keys);
     cleanup_json cJSON *array = cJSON_CreateArray();
     for (size_t i = 0; i < count && array != NULL; i++) {
-        cJSON *object = unpack(view(found[i]));
+        cJSON *object = version_unpack(view(found[i]));
         if (object == NULL)
             return NULL;
         cJSON_AddItemToArray(array, object);
@@ -618,7 +550,7 @@ size_t kube_cache_bytes(const struct kube_cache *cache)
 struct kube_cache *kube_cache_new(kube_project *project, const char *label, size_t most_objects, struct error *err)
 {
     cleanup_kube_cache struct kube_cache *cache = calloc(1, sizeof *cache);
-    struct entry **tables = calloc(FIRST_BUCKETS * 3, sizeof(struct entry *));
+    struct entry **tables = calloc(3 * (size_t)FIRST_BUCKETS, sizeof(struct entry *));
     if (cache == NULL || tables == NULL) {
         free(tables);
         error_set(err, "out of memory for a cache");
@@ -626,7 +558,7 @@ struct kube_cache *kube_cache_new(kube_project *project, const char *label, size
     }
     cache->by_key = tables;
     cache->by_owner = tables + FIRST_BUCKETS;
-    cache->by_label = tables + (size_t)FIRST_BUCKETS * 2;
+    cache->by_label = tables + 2 * (size_t)FIRST_BUCKETS;
     cache->buckets = FIRST_BUCKETS;
     cache->project = project;
     cache->most_objects = most_objects == 0 ? OBJECTS_MOST : most_objects;

@@ -287,11 +287,10 @@ size_t call_receive(const char *data, size_t length, struct kube_call *call)
     bool granted = status_of(call) / 100 == 2;
     if (call->data != NULL && granted)
         return call->data(call->arg, data, length, &call->data_error) == 0 ? length : 0;
-    if (call->data != NULL && call->answer.length + length > REFUSAL_MOST)
-        length = 0;
-    else if (buffer_append(&call->answer, data, length, NULL) == 0)
+    size_t most = call->data != NULL ? REFUSAL_MOST : call->answer.cap;
+    if (length <= most - call->answer.length && buffer_append(&call->answer, data, length, NULL) == 0)
         return length;
-    error_set(&call->data_error, "the answer is larger than %zu bytes", call->answer.cap);
+    error_set(&call->data_error, "the answer is larger than %zu bytes", most);
     return 0;
 }
 
@@ -310,6 +309,20 @@ static void server_message(const struct kube_call *call, const cJSON *status, ch
         out[--length] = '\0';
 }
 
+/* A patch that names another UID is not "Conflict" but "Invalid", because a UID cannot be changed. */
+static bool is_conflict(long status, const char *reason, const cJSON *object)
+{
+    if (status == 409)
+        return strcmp(reason, "Conflict") == 0;
+    const cJSON *cause = NULL;
+    cJSON_ArrayForEach(cause, json_at(object, "details.causes"))
+    {
+        if (status == 422 && strcmp(json_string(cause, "field", ""), "metadata.uid") == 0)
+            return true;
+    }
+    return false;
+}
+
 static void answer_refused(struct kube_call *call, long status, struct kube_response *out, struct error *err)
 {
     out->reason = json_string(out->object, "reason", "");
@@ -318,6 +331,7 @@ static void answer_refused(struct kube_call *call, long status, struct kube_resp
     if (curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &header) == CURLE_OK && header > 0)
         seconds = header;
     out->retry_after = seconds < 0 ? 0 : seconds > 3600 ? 3600 * SECONDS : seconds * SECONDS;
+    out->conflict = is_conflict(status, out->reason, out->object);
     char message[700];
     server_message(call, out->object, message, sizeof message);
     error_code(err, (int)status, "%s: the API server answered %ld%s%s%s%s", call->what, status,

@@ -52,6 +52,7 @@ struct kube_request {
 struct kube_response {
     int status;                /* of HTTP; 0: no answer came */
     bool cancelled;            /* by kube_client_free */
+    bool conflict;             /* a precondition was violated: look again */
     const char *reason;        /* of a failed request, the API server's CamelCase word ("AlreadyExists"), or "" */
     int64_t retry_after;       /* nanoseconds the server asks us to wait, or 0 */
     cJSON *object;             /* the answer, NULL where it is none; freed after the handler unless moved away */

@@ -102,11 +102,12 @@ static int decode_base64(char **out, const char *text, const char *what, struct 
     EVP_DecodeInit(context);
     bool good = EVP_DecodeUpdate(context, bytes, &written, (const unsigned char *)text, (int)length) >= 0 &&
                 EVP_DecodeFinal(context, bytes + written, &rest) == 1 && written + rest > 0;
+    size_t size = good ? (size_t)written + (size_t)rest : 0;
     EVP_ENCODE_CTX_free(context);
     if (!good)
         return error_set(err, "%s is no base64", what);
-    bytes[written + rest] = '\0';
-    if (strlen((char *)bytes) != (size_t)(written + rest))
+    bytes[size] = '\0';
+    if (strlen((char *)bytes) != size)
         return error_set(err, "%s is no PEM text", what);
     free(*out);
     *out = (char *)move(bytes);
@@ -240,9 +241,10 @@ static int take_cluster(struct kube_config *config, const struct kubeconfig *kub
                         struct error *err)
 {
     const struct kubeconfig_file *file = NULL;
-    const cJSON *cluster = json_at(kubeconfig_find(kubeconfig, "clusters", name, &file), "cluster");
-    if (cluster == NULL)
+    const cJSON *entry = kubeconfig_find(kubeconfig, "clusters", name, &file);
+    if (entry == NULL || file == NULL)
         return error_set(err, "%s names the cluster '%s', which no kubeconfig defines", config->origin, name);
+    const cJSON *cluster = json_at(entry, "cluster");
     char where[512];
     snprintf(where, sizeof where, "cluster '%s' of kubeconfig '%s'", name, file->path);
     if (take_server(config, json_string(cluster, "server", ""), where, err) < 0)
@@ -292,7 +294,7 @@ static int take_user(struct kube_config *config, const struct kubeconfig *kubeco
         return 0;
     const struct kubeconfig_file *file = NULL;
     const cJSON *entry = kubeconfig_find(kubeconfig, "users", name, &file);
-    if (entry == NULL)
+    if (entry == NULL || file == NULL)
         return error_set(err, "%s names the user '%s', whom no kubeconfig defines", config->origin, name);
     const cJSON *user = json_at(entry, "user");
     char where[512];
@@ -325,9 +327,10 @@ static int take_context(struct kube_config *config, const struct kubeconfig *kub
         return error_set(err, "kubeconfig '%s' has no current-context: name one with --context",
                          kubeconfig->files[0].path);
     const struct kubeconfig_file *file = NULL;
-    const cJSON *context = json_at(kubeconfig_find(kubeconfig, "contexts", name, &file), "context");
-    if (context == NULL)
+    const cJSON *entry = kubeconfig_find(kubeconfig, "contexts", name, &file);
+    if (entry == NULL || file == NULL)
         return error_set(err, "kubeconfig '%s' has no context '%s'", kubeconfig->files[0].path, name);
+    const cJSON *context = json_at(entry, "context");
     const char *namespace = json_string(context, "namespace", "");
     if (set_format(&config->origin, err, "context '%s' of kubeconfig '%s'", name, file->path) < 0 ||
         set_text(&config->namespace, *namespace == '\0' ? "default" : namespace, err) < 0)
@@ -423,7 +426,7 @@ static int reread(char **text, const char *path, size_t most, bool trim, bool *c
     cleanup_free char *fresh = NULL;
     if (read_text(&fresh, path, most, trim, err) < 0)
         return -1;
-    if (strcmp(fresh, *text) == 0)
+    if (fresh != NULL && *text != NULL && strcmp(fresh, *text) == 0)
         return 0;
     free(*text);
     *text = move(fresh);

@@ -6,7 +6,7 @@
 # The program finds in its environment:
 #   THOLE_TEST_KUBECONFIG   a kubeconfig: context "admin" (client certificate), context "token" (tokenFile)
 #   THOLE_TEST_CONTROL      this script; `$THOLE_TEST_CONTROL control VERB` while the program runs:
-#                           kill-api, start-api [FLAG...], compact, freeze-api, thaw-api
+#                           kill-api, start-api [FLAG...], freeze-api, thaw-api, compact, delete-key KEY (in etcd)
 #   THOLE_TEST_DIRECTORY    where both keep their files; it is removed afterwards
 # Needs the binaries that hack/tools.sh builds, and openssl. Everything started here is ended here.
 
@@ -20,6 +20,7 @@ start() { # NAME COMMAND...: in the background, with its output in a file
     shift
     "$@" >>"$THOLE_TEST_DIRECTORY/$name.log" 2>&1 &
     echo $! >"$THOLE_TEST_DIRECTORY/$name.pid"
+    disown # nobody is told when it is killed
 }
 
 signal() { # NAME SIGNAL
@@ -31,7 +32,6 @@ end() { # NAME: now, and gone when this returns
     [[ -f $THOLE_TEST_DIRECTORY/$1.pid ]] || return 0
     pid=$(<"$THOLE_TEST_DIRECTORY/$1.pid")
     kill -KILL "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true # where it is ours; it may be another shell's
     while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
     rm -f "$THOLE_TEST_DIRECTORY/$1.pid"
 }
@@ -69,6 +69,12 @@ compact() {
         "http://127.0.0.1:$THOLE_TEST_ETCD_PORT/v3/kv/compaction"
 }
 
+# Behind the API server's back, as if another one had done it.
+delete_key() {
+    curl --silent --fail --output /dev/null -X POST -d "{\"key\":\"$(printf %s "$1" | base64 --wrap=0)\"}" \
+        "http://127.0.0.1:$THOLE_TEST_ETCD_PORT/v3/kv/deleterange"
+}
+
 control() {
     cd "$THOLE_TEST_DIRECTORY"
     case $1 in
@@ -77,6 +83,7 @@ control() {
         freeze-api) signal api STOP ;;
         thaw-api) signal api CONT ;;
         compact) compact ;;
+        delete-key) delete_key "$2" ;;
         *) echo "no such verb: $1" >&2 && return 1 ;;
     esac
 }

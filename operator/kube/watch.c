@@ -191,8 +191,8 @@ static int take_error(struct kube_watch *watch, const cJSON *status, struct erro
     const char *reason = json_string(status, "reason", "");
     if (code == 410 || strcmp(reason, "Gone") == 0 || strcmp(reason, "Expired") == 0)
         watch->expired = true;
-    return error_code(err, (int)code, "watch %s: the API server ended the stream with %d %s: %s",
-                      watch->resource->plural, (int)code, reason, json_string(status, "message", ""));
+    return error_code(err, (int)code, "the API server ended the stream with %d %s: %s", (int)code, reason,
+                      json_string(status, "message", ""));
 }
 
 static int take_event(struct kube_watch *watch, const char *text, size_t length, struct error *err)
