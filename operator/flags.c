@@ -1,0 +1,135 @@
+#include "flags.h"
+
+#include <getopt.h>
+#include <stddef.h>
+#include <string.h>
+
+const char flags_help[] =
+    "Usage: thole-operator --trainer-image IMAGE --key-file FILE [FLAG]...\n"
+    "Turns TrainJobs into parameter servers and workers, and keeps their status and history.\n"
+    "\n"
+    "The cluster:\n"
+    "  --kubeconfig FILE           instead of $KUBECONFIG, the pod's service account or ~/.kube/config\n"
+    "  --context NAME              of the kubeconfig\n"
+    "  --namespace NAME            watch this namespace only; without it, all\n"
+    "\n"
+    "The jobs:\n"
+    "  --trainer-image IMAGE       of jobs that name none\n"
+    "  --allowed-host-paths P,...  directories of the nodes that Datasets and outputs may use; without it, none\n"
+    "  --key-file FILE             the operator's secret, 16 bytes to 64 KiB; the jobs' tokens are made from it\n"
+    "  --advertise-address H:P     where the jobs' coordinators find this operator; without it,\n"
+    "                              thole-operator.<its namespace>.svc and the port of --listen\n"
+    "\n"
+    "The server (coordinators, /healthz, /readyz, /metrics):\n"
+    "  --listen [ADDRESS]:PORT     :8080\n"
+    "\n"
+    "The history (without one of these: in the jobs' status alone):\n"
+    "  --mongodb-uri URI           mongodb://[user:password@]host[:port]\n"
+    "  --mongodb-uri-file FILE     the same from a file, where it holds a password\n"
+    "\n"
+    "  --log-level LEVEL           debug, info, warn or error: info\n"
+    "  --log-format FORMAT         text or json: text\n"
+    "  --version                   print the version and end\n"
+    "  --help                      print this and end\n";
+
+enum {
+    OPTION_FIRST = 256,
+    OPTION_LOG_LEVEL = OPTION_FIRST,
+    OPTION_LOG_FORMAT,
+    OPTION_HELP,
+    OPTION_VERSION,
+    OPTION_TEXT
+};
+
+/* The options that are kept as they are; `val` of each is OPTION_TEXT plus its place here. */
+static const struct {
+    const char *name;
+    size_t member;
+} texts[] = {
+    {"kubeconfig", offsetof(struct flags, kubeconfig)},
+    {"context", offsetof(struct flags, context)},
+    {"namespace", offsetof(struct flags, namespace)},
+    {"trainer-image", offsetof(struct flags, trainer_image)},
+    {"allowed-host-paths", offsetof(struct flags, allowed_host_paths)},
+    {"key-file", offsetof(struct flags, key_file)},
+    {"advertise-address", offsetof(struct flags, advertise_address)},
+    {"listen", offsetof(struct flags, listen)},
+    {"mongodb-uri", offsetof(struct flags, mongodb_uri)},
+    {"mongodb-uri-file", offsetof(struct flags, mongodb_uri_file)},
+};
+
+enum { TEXTS = sizeof texts / sizeof texts[0], OTHERS = OPTION_TEXT - OPTION_FIRST };
+
+static void fill_options(struct option options[TEXTS + OTHERS + 1])
+{
+    static const struct option others[OTHERS] = {
+        {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
+        {"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},
+    };
+    for (int i = 0; i < TEXTS; i++)
+        options[i] = (struct option){texts[i].name, required_argument, NULL, OPTION_TEXT + i};
+    memcpy(options + TEXTS, others, sizeof others);
+    options[TEXTS + OTHERS] = (struct option){0};
+}
+
+static int take(struct flags *flags, int option, const char *name, char *value, struct error *err)
+{
+    switch (option) {
+    case OPTION_LOG_LEVEL:
+        return log_level_parse(value, &flags->log_level, err);
+    case OPTION_LOG_FORMAT:
+        return log_format_parse(value, &flags->log_format, err);
+    case OPTION_HELP:
+        flags->help = true;
+        return 0;
+    case OPTION_VERSION:
+        flags->version = true;
+        return 0;
+    case ':':
+        return error_set(err, "'%s' wants a value: see --help", name);
+    case '?':
+        return error_set(err, "there is no flag '%s', or it takes no value: see --help", name);
+    default:
+        memcpy((char *)flags + texts[option - OPTION_TEXT].member, &value, sizeof value);
+        return 0;
+    }
+}
+
+static int check(struct flags *flags, struct error *err)
+{
+    if (flags->trainer_image == NULL || *flags->trainer_image == '\0')
+        return error_set(err, "--trainer-image is missing: name the image of jobs that name none");
+    if (flags->key_file == NULL)
+        return error_set(err, "--key-file is missing: name the file with the operator's secret");
+    if (flags->mongodb_uri != NULL && flags->mongodb_uri_file != NULL)
+        return error_set(err, "--mongodb-uri and --mongodb-uri-file exclude each other: give one of them");
+    if (flags->namespace != NULL && *flags->namespace == '\0')
+        flags->namespace = NULL;
+    if (flags->mongodb_uri != NULL && *flags->mongodb_uri == '\0')
+        flags->mongodb_uri = NULL;
+    return 0;
+}
+
+int flags_parse(struct flags *out, int count, char **arguments, struct error *err)
+{
+    struct option options[TEXTS + OTHERS + 1];
+    fill_options(options);
+    *out = (struct flags){.allowed_host_paths = "", .listen = ":8080", .log_level = LOG_INFO, .log_format = LOG_TEXT};
+    optind = 0; /* begin anew, whatever was parsed before */
+    opterr = 0;
+    for (;;) {
+        int at = optind == 0 ? 1 : optind;
+        int option = getopt_long(count, arguments, ":", options, NULL);
+        if (option == -1)
+            break;
+        if (take(out, option, at < count ? arguments[at] : "", optarg, err) < 0)
+            return -1;
+    }
+    if (out->help || out->version)
+        return 0;
+    if (optind < count)
+        return error_set(err, "'%s' is no flag: see --help", arguments[optind]);
+    return check(out, err);
+}

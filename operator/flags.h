@@ -1,0 +1,29 @@
+/* flags — the operator's command line. */
+#ifndef THOLE_OPERATOR_FLAGS_H
+#define THOLE_OPERATOR_FLAGS_H
+
+#include "common/error.h"
+#include "common/log.h"
+
+#include <stdbool.h>
+
+struct flags {
+    const char *kubeconfig, *context; /* NULL: not given */
+    const char *namespace;            /* NULL: all */
+    const char *trainer_image;
+    const char *allowed_host_paths; /* "" : none */
+    const char *key_file;
+    const char *advertise_address; /* NULL: made from the namespace and the port */
+    const char *listen;
+    const char *mongodb_uri, *mongodb_uri_file;
+    enum log_level log_level;
+    enum log_format log_format;
+    bool help, version;
+};
+
+extern const char flags_help[];
+
+/* Values point into `arguments`. -1 with one sentence naming the flag and the mend. */
+int flags_parse(struct flags *out, int count, char **arguments, struct error *err);
+
+#endif
