@@ -137,7 +137,7 @@ cJSON *dataset_get(const struct dataset_controller *controller, const char *name
     return kube_cache_get(kube_informer_cache(controller->informer), key.text);
 }
 
-const struct controller *dataset_runtime(const struct dataset_controller *controller)
+struct controller *dataset_runtime(const struct dataset_controller *controller)
 {
     return controller->runtime;
 }

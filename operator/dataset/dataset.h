@@ -69,7 +69,7 @@ void dataset_on_change(struct dataset_controller *controller,
 bool dataset_synced(const struct dataset_controller *controller);
 /* The Dataset as last seen, to be freed; NULL where there is none. */
 cJSON *dataset_get(const struct dataset_controller *controller, const char *namespace, const char *name);
-/* For metrics. */
-const struct controller *dataset_runtime(const struct dataset_controller *controller);
+/* For metrics, and to be stopped (controller_stop) at the end. */
+struct controller *dataset_runtime(const struct dataset_controller *controller);
 
 #endif

@@ -102,7 +102,7 @@ enum trainjob_phase {
 enum { TRAINJOB_PHASES = TRAINJOB_FAILED + 1 };
 const char *trainjob_phase_name(enum trainjob_phase phase);
 void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES]);
-const struct controller *trainjob_runtime(const struct trainjob_controller *controller);
+struct controller *trainjob_runtime(const struct trainjob_controller *controller);
 
 /* HMAC-SHA-256(operator key, job UID): what a coordinator must know to report for that job. */
 void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE]);
