@@ -25,11 +25,17 @@ build() {
 
 # Our images are addressed as docker.io/library/thole-NAME:dev and never pulled, unless they went to a registry.
 manifests() {
-    kubectl kustomize "$THOLE_ROOT/config/default" | if [[ -n $registry ]]; then
+    kubectl kustomize "$THOLE_ROOT/config/overlays/local" | if [[ -n $registry ]]; then
         sed -e "s,docker.io/library/thole-,$registry/thole-,g" -e 's,imagePullPolicy: \(Never\|IfNotPresent\),imagePullPolicy: Always,'
     else
         cat
     fi
+}
+
+# The operator's key, made once for each cluster: with another one the jobs that run would no longer be known.
+ensure_key() {
+    if kube -n thole-system get secret thole-operator-key >/dev/null 2>&1; then return; fi
+    head -c 32 /dev/urandom | kube -n thole-system create secret generic thole-operator-key --from-file=key=/dev/stdin >/dev/null
 }
 
 # A new image under the same name starts nothing anew by itself: its digest in the pod template does.
@@ -37,6 +43,7 @@ install() {
     local digest
     step "installing Thole"
     kube apply --server-side --force-conflicts --field-manager hack-install -f - < <(manifests) >/dev/null
+    ensure_key
     if [[ -n $context ]]; then kube apply -k "$THOLE_ROOT/config/mongodb/mongo" >/dev/null; fi
     kube wait --for condition=Established --timeout 60s crd/trainjobs.thole.dev crd/datasets.thole.dev >/dev/null
     digest=$(<"$THOLE_ROOT/build/images/operator.digest")
