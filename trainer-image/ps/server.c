@@ -199,6 +199,14 @@ void shard_server_accept(struct shard_server *server, struct conn *conn)
     conn_set_handlers(conn, &client_handlers, client);
 }
 
+size_t shard_server_queued_most(const struct shard_server *server)
+{
+    size_t most = 0;
+    for (const struct client *client = server->clients; client != NULL; client = client->next)
+        most = conn_queued(client->conn) > most ? conn_queued(client->conn) : most;
+    return most;
+}
+
 void shard_server_set_term(struct shard_server *server, uint32_t term)
 {
     server->term = term;

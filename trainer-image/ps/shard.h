@@ -20,4 +20,6 @@ uint32_t shard_chunks(const struct shard *shard);
 struct shard_chunk shard_chunk(const struct shard *shard, uint32_t chunk);
 uint32_t shard_chunk_at(const struct shard *shard, uint64_t offset); /* SHARD_NO_CHUNK where none begins */
 
+size_t shard_server_queued_most(const struct shard_server *server); /* bytes queued to the client with most */
+
 #endif
