@@ -1,0 +1,398 @@
+#include "trainjob/controller.h"
+
+#include "common/clock.h"
+#include "trainjob/status.h"
+
+#include <string.h>
+
+/* ---- what is kept of objects ---- */
+
+static void keep_members(cJSON *object, const char *const *names)
+{
+    for (cJSON *item = object == NULL ? NULL : object->child, *next = NULL; item != NULL; item = next) {
+        next = item->next;
+        bool keep = false;
+        for (size_t i = 0; names[i] != NULL && !keep; i++)
+            keep = strcmp(item->string, names[i]) == 0;
+        if (!keep)
+            cJSON_Delete(cJSON_DetachItemViaPointer(object, item));
+    }
+}
+
+static void project_job(cJSON *object)
+{
+    cJSON_DeleteItemFromObjectCaseSensitive((cJSON *)json_at(object, "metadata"), "annotations");
+}
+
+static void project_child(cJSON *object)
+{
+    static const char *const members[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
+    static const char *const metadata[] = {"name",
+                                           "namespace",
+                                           "uid",
+                                           "resourceVersion",
+                                           "labels",
+                                           "ownerReferences",
+                                           "creationTimestamp",
+                                           "deletionTimestamp",
+                                           NULL};
+    static const char *const spec[] = {"replicas", "nodeName", NULL};
+    static const char *const status[] = {"phase", "reason", "message", "conditions", "containerStatuses", NULL};
+    keep_members(object, members);
+    keep_members((cJSON *)json_at(object, "metadata"), metadata);
+    keep_members((cJSON *)json_at(object, "spec"), spec);
+    keep_members((cJSON *)json_at(object, "status"), status);
+}
+
+/* ---- what wakes a job up ---- */
+
+static void wake(struct trainjob_controller *controller, const char *namespace, const char *name)
+{
+    struct kube_key key;
+    if (kube_key_make(&key, namespace, name) == 0)
+        controller_enqueue(controller->runtime, key.text, QUEUE_HIGH);
+}
+
+static void on_job(void *arg, enum kube_change change, const char *key, const cJSON *object)
+{
+    struct trainjob_controller *controller = arg;
+    (void)object;
+    if (change == KUBE_VANISHED)
+        memory_drop(controller->memory, key);
+    controller_enqueue(controller->runtime, key, QUEUE_HIGH);
+}
+
+static void on_child(void *arg, enum kube_change change, const char *key, const cJSON *object)
+{
+    struct trainjob_controller *controller = arg;
+    (void)change;
+    (void)key;
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(json_at(object, "metadata.labels"), TRAINJOB_LABEL_JOB);
+    if (cJSON_IsString(name))
+        wake(controller, json_string(object, "metadata.namespace", ""), name->valuestring);
+}
+
+struct namespace_visit {
+    struct trainjob_controller *controller;
+    const char *namespace;
+};
+
+static void wake_in_namespace(void *arg, const char *key)
+{
+    const struct namespace_visit *visit = arg;
+    size_t length = strlen(visit->namespace);
+    if (strncmp(key, visit->namespace, length) == 0 && key[length] == '/')
+        controller_enqueue(visit->controller->runtime, key, QUEUE_HIGH);
+}
+
+/* Which jobs name it is only in the jobs: a look costs nothing where there is nothing to do. */
+static void on_dataset(void *arg, const char *namespace, const char *name)
+{
+    struct trainjob_controller *controller = arg;
+    (void)name;
+    struct namespace_visit visit = {controller, namespace};
+    kube_cache_keys(kube_informer_cache(controller->jobs), wake_in_namespace, &visit);
+}
+
+/* ---- observing ---- */
+
+struct kube_informer *informer_of(const struct trainjob_controller *controller, const struct kube_resource *resource)
+{
+    if (resource == &trainjob_resource)
+        return controller->jobs;
+    if (resource == &deployment_resource)
+        return controller->deployments;
+    if (resource == &pod_resource)
+        return controller->pods;
+    if (resource == &service_resource)
+        return controller->services;
+    return resource == &policy_resource ? controller->policies : NULL;
+}
+
+static void gather_children(const struct trainjob_controller *controller, struct observation *out,
+                            const struct job_memory *memory)
+{
+    const struct trainjob *job = &out->job;
+    out->deployments = kube_cache_owned(kube_informer_cache(controller->deployments), job->uid);
+    out->services = kube_cache_owned(kube_informer_cache(controller->services), job->uid);
+    out->policies = kube_cache_owned(kube_informer_cache(controller->policies), job->uid);
+    out->pods = kube_cache_labelled(kube_informer_cache(controller->pods), job->namespace, job->uid);
+    trainjob_children_decode(&out->children, job, out->deployments, out->pods, out->services, out->policies,
+                             memory->events);
+}
+
+struct observation *observe(struct trainjob_controller *controller, const char *key, struct job_memory **memory)
+{
+    cleanup_observation struct observation *out = calloc(1, sizeof *out);
+    if (out == NULL)
+        return NULL;
+    out->object = kube_cache_get(kube_informer_cache(controller->jobs), key);
+    if (out->object == NULL)
+        return NULL;
+    trainjob_decode(&out->job, out->object);
+    *memory = memory_of(controller->memory, key, out->job.uid);
+    if (*memory == NULL)
+        return NULL;
+    (*memory)->phase = out->job.phase;
+    gather_children(controller, out, *memory);
+    out->dataset = dataset_get(controller->options.datasets, out->job.namespace, out->job.dataset);
+    out->view = (struct trainjob_view){
+        .job = &out->job,
+        .dataset = out->dataset,
+        .children = &out->children,
+        .reports = &(*memory)->reports,
+        .attempts = &(*memory)->attempts,
+        .history = &(*memory)->history,
+        .allowed_host_paths = controller->options.allowed_host_paths,
+        .trainer_image = controller->options.trainer_image,
+        .advertise_address = controller->options.advertise_address,
+        .key = controller->options.key,
+        .key_length = controller->options.key_length,
+        .now = clock_wall_seconds(),
+    };
+    return move(out);
+}
+
+void observation_free(struct observation *observation)
+{
+    if (observation == NULL)
+        return;
+    cJSON_Delete(observation->object);
+    cJSON_Delete(observation->dataset);
+    cJSON_Delete(observation->deployments);
+    cJSON_Delete(observation->pods);
+    cJSON_Delete(observation->services);
+    cJSON_Delete(observation->policies);
+    free(observation);
+}
+
+struct report_ack durable_ack(const struct job_memory *memory, const cJSON *status)
+{
+    uint32_t epoch = trainjob_durable_epoch(status);
+    return (struct report_ack){.status = epoch, .history = memory->history.configured ? memory->history.synced : epoch};
+}
+
+/* ---- what coordinators say ---- */
+
+static void refuse(const struct trainjob_controller *controller, const struct report_hello *hello, const char *sentence)
+{
+    log_warn(controller->options.log, "a coordinator is refused", "job", hello->job_name, "namespace",
+             hello->job_namespace, "pod", hello->pod, "boot", hello->boot, "why", sentence, NULL);
+    if (controller->options.hooks.refuse != NULL)
+        controller->options.hooks.refuse(controller->options.hooks.arg, hello->job_uid, hello->boot, sentence);
+}
+
+/* A process of a later life knows nothing of what the one before was doing. */
+static void remember_hello(struct job_memory *memory, const struct report_hello *hello)
+{
+    struct trainjob_reports *reports = &memory->reports;
+    if (strcmp(reports->boot, hello->boot) != 0) {
+        reports->has_progress = false;
+        reports->has_finished = false;
+    }
+    reports->connected = true;
+    reports->term = hello->term;
+    snprintf(reports->pod, sizeof reports->pod, "%s", hello->pod);
+    snprintf(reports->pod_uid, sizeof reports->pod_uid, "%s", hello->pod_uid);
+    snprintf(reports->boot, sizeof reports->boot, "%s", hello->boot);
+    snprintf(reports->kernel, sizeof reports->kernel, "%s", hello->kernel);
+    memory->ack_is_due = true;
+    memory->finished_is_acked = false;
+}
+
+/* Why this process may not report; NULL where it may. */
+static const char *hello_refused(const struct observation *observed, const struct report_hello *hello)
+{
+    if (observed == NULL || strcmp(observed->job.uid, hello->job_uid) != 0)
+        return "there is no TrainJob of this name and UID";
+    if (observed->job.deleting)
+        return "the TrainJob is being deleted";
+    if (!observed->job.started)
+        return "the TrainJob has not been started";
+    const struct trainjob_pod *pod = trainjob_shard_pod(&observed->children, 0);
+    if (pod == NULL || strcmp(pod->uid, hello->pod_uid) != 0)
+        return "this is not the job's newest pod of shard 0 that the operator knows";
+    return NULL;
+}
+
+void trainjob_hello(struct trainjob_controller *controller, const struct report_hello *hello)
+{
+    struct kube_key key;
+    struct job_memory *memory = NULL;
+    if (kube_key_make(&key, hello->job_namespace, hello->job_name) < 0)
+        return;
+    cleanup_observation struct observation *observed =
+        controller->begun ? observe(controller, key.text, &memory) : NULL;
+    const char *why = controller->begun ? hello_refused(observed, hello) : "the operator is starting";
+    if (why != NULL) {
+        refuse(controller, hello, why);
+        return;
+    }
+    remember_hello(memory, hello);
+    controller_enqueue(controller->runtime, key.text, QUEUE_HIGH);
+    const char *boot = json_string(observed->job.status, "coordinator.boot", "");
+    if (observed->job.phase == TRAINJOB_RUNNING && boot[0] != '\0' && strcmp(boot, hello->boot) != 0) {
+        refuse(controller, hello, "the job was running in an earlier process of this parameter server, and is lost");
+        return;
+    }
+    memory->acked = durable_ack(memory, observed->job.status);
+    log_info(controller->options.log, "a coordinator reports", "job", key.text, "pod", hello->pod, "boot", hello->boot,
+             NULL);
+    if (controller->options.hooks.welcome != NULL)
+        controller->options.hooks.welcome(controller->options.hooks.arg, hello->job_uid, hello->boot, memory->acked);
+}
+
+/* Is there anything in it that a person would not want to wait for? */
+static bool is_news(const struct trainjob_reports *before, const struct report_progress *now)
+{
+    const struct report_progress *old = &before->progress;
+    return !before->has_progress || old->epoch != now->epoch || old->workers != now->workers ||
+           old->idle_workers != now->idle_workers || strcmp(old->message, now->message) != 0 ||
+           (old->step == 0) != (now->step == 0);
+}
+
+void trainjob_report(struct trainjob_controller *controller, const char *job_uid, const char *boot,
+                     const struct report_message *message)
+{
+    struct job_memory *memory = memory_find(controller->memory, job_uid);
+    if (memory == NULL || !memory->reports.connected || strcmp(memory->reports.boot, boot) != 0)
+        return;
+    struct trainjob_reports *reports = &memory->reports;
+    bool wake_now = true;
+    switch (message->type) {
+    case REPORT_PROGRESS:
+        wake_now = is_news(reports, &message->progress) ||
+                   instant_since(loop_now(controller->options.loop), memory->written) >= STATUS_INTERVAL;
+        reports->progress = message->progress;
+        reports->has_progress = true;
+        break;
+    case REPORT_EPOCH:
+        memory->ack_is_due = true; /* also where it is there already: the acknowledgement was lost */
+        if (job_memory_add_epoch(memory, &message->epoch) < 0)
+            log_error(controller->options.log, "an epoch cannot be kept", "job", memory->key, NULL);
+        break;
+    case REPORT_FINISHED:
+        reports->finished = message->finished;
+        reports->has_finished = true;
+        memory->finished_is_acked = false;
+        break;
+    default:
+        return;
+    }
+    if (wake_now)
+        controller_enqueue(controller->runtime, memory->key, QUEUE_HIGH);
+}
+
+/* ---- what the history says ---- */
+
+void trainjob_history_synced(struct trainjob_controller *controller, const char *job_uid, uint32_t epoch, bool final)
+{
+    struct job_memory *memory = memory_find(controller->memory, job_uid);
+    if (memory == NULL)
+        return;
+    if (epoch > memory->history.synced)
+        memory->history.synced = epoch;
+    memory->history.final = memory->history.final || final;
+    memory->history.failure[0] = '\0';
+    memory->ack_is_due = true;
+    controller_enqueue(controller->runtime, memory->key, QUEUE_HIGH);
+}
+
+void trainjob_history_failed(struct trainjob_controller *controller, const char *job_uid, const char *sentence)
+{
+    struct job_memory *memory = memory_find(controller->memory, job_uid);
+    if (memory == NULL)
+        return;
+    snprintf(memory->history.failure, sizeof memory->history.failure, "%s", sentence);
+    controller_enqueue(controller->runtime, memory->key, QUEUE_HIGH);
+}
+
+/* ---- beginning and end ---- */
+
+const char *trainjob_waiting_for(const struct trainjob_controller *controller)
+{
+    const struct kube_informer *informers[] = {controller->jobs, controller->deployments, controller->pods,
+                                               controller->services, controller->policies};
+    for (size_t i = 0; i < sizeof informers / sizeof informers[0]; i++)
+        if (!kube_informer_synced(informers[i]))
+            return kube_informer_resource(informers[i])->plural;
+    return dataset_synced(controller->options.datasets) ? NULL : "datasets";
+}
+
+static void begin_when_synced(void *arg)
+{
+    struct trainjob_controller *controller = arg;
+    if (trainjob_waiting_for(controller) != NULL) {
+        loop_timer_set(&controller->begin, 50 * MILLISECONDS);
+        return;
+    }
+    controller->begun = true;
+    controller_start(controller->runtime);
+}
+
+static int start_informer(struct trainjob_controller *controller, struct kube_informer **out,
+                          const struct kube_resource *resource, const char *selector, const char *index_label,
+                          struct error *err)
+{
+    bool is_job = resource == &trainjob_resource;
+    struct kube_informer_options options = {
+        .watch = {.resource = resource, .namespace = controller->options.namespace, .label_selector = selector},
+        .project = is_job ? project_job : project_child,
+        .index_label = index_label,
+    };
+    return kube_informer_start(out, controller->options.loop, controller->options.client, controller->options.log,
+                               &options, is_job ? on_job : on_child, NULL, controller, err);
+}
+
+int trainjob_start(struct trainjob_controller **out, const struct trainjob_options *options, struct error *err)
+{
+    static const char ours[] = "app.kubernetes.io/managed-by=thole-operator";
+    cleanup_trainjob_controller struct trainjob_controller *controller = calloc(1, sizeof *controller);
+    if (controller == NULL)
+        return error_set(err, "out of memory");
+    controller->options = *options;
+    loop_timer_init(&controller->begin, options->loop, begin_when_synced, controller);
+    controller->memory = memory_new(options->hooks.history_put != NULL, err);
+    if (controller->memory == NULL)
+        return -1;
+    controller->runtime =
+        controller_new(options->loop, "trainjob", NULL, reconcile_trainjob, controller, options->log, err);
+    if (controller->runtime == NULL)
+        return -1;
+    if (start_informer(controller, &controller->jobs, &trainjob_resource, NULL, NULL, err) < 0 ||
+        start_informer(controller, &controller->deployments, &deployment_resource, ours, NULL, err) < 0 ||
+        start_informer(controller, &controller->services, &service_resource, ours, NULL, err) < 0 ||
+        start_informer(controller, &controller->policies, &policy_resource, ours, NULL, err) < 0 ||
+        start_informer(controller, &controller->pods, &pod_resource, TRAINJOB_LABEL_UID, TRAINJOB_LABEL_UID, err) < 0)
+        return -1;
+    dataset_on_change(options->datasets, on_dataset, controller);
+    loop_timer_set(&controller->begin, 0);
+    *out = move(controller);
+    return 0;
+}
+
+void trainjob_stop(struct trainjob_controller *controller)
+{
+    if (controller == NULL)
+        return;
+    loop_timer_cancel(&controller->begin);
+    dataset_on_change(controller->options.datasets, NULL, NULL);
+    kube_informer_stop(controller->jobs);
+    kube_informer_stop(controller->deployments);
+    kube_informer_stop(controller->pods);
+    kube_informer_stop(controller->services);
+    kube_informer_stop(controller->policies);
+    controller_free(controller->runtime);
+    memory_free(controller->memory);
+    free(controller);
+}
+
+void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES])
+{
+    memory_count(controller->memory, out);
+}
+
+struct controller *trainjob_runtime(const struct trainjob_controller *controller)
+{
+    return controller->runtime;
+}

@@ -1,0 +1,56 @@
+/* memory — what the controller keeps of each job between two looks: the coordinator's reports, how its own attempts
+ * went, what was acknowledged. None of it is needed after a restart: coordinators say everything again that was not
+ * acknowledged, and attempts are made anew.
+ */
+#ifndef THOLE_OPERATOR_TRAINJOB_MEMORY_H
+#define THOLE_OPERATOR_TRAINJOB_MEMORY_H
+
+#include "common/clock.h"
+#include "trainjob/job.h"
+
+struct job_memory {
+    char uid[64];
+    char key[KUBE_KEY_SIZE];
+    enum trainjob_phase phase; /* as last seen, for metrics */
+
+    struct trainjob_reports reports; /* its `epochs` is the list below */
+    struct report_epoch *epochs;
+    size_t epoch_count, epoch_room;
+
+    struct trainjob_attempts attempts;
+    bool frozen_here;      /* by this process: no operator before can have made its Secret … */
+    bool secret_uncertain; /* … unless a POST went unanswered */
+
+    struct trainjob_history history;
+    uint32_t put_epoch, put_term;
+    bool put_final;
+
+    struct report_ack acked;
+    bool ack_is_due, finished_is_acked;
+
+    struct instant written; /* the last status write */
+    cJSON *events;          /* newest warning by pod UID */
+    struct instant events_read;
+
+    struct job_memory *next_by_key, *next_by_uid;
+};
+
+struct memory; /* opaque */
+struct memory *memory_new(bool history_configured, struct error *err);
+void memory_free(struct memory *memory); /* NULL is fine */
+CLEANUP_DEFINE(cleanup_memory_pointer, struct memory, memory_free)
+#define cleanup_memory CLEANUP(cleanup_memory_pointer)
+
+/* Of the job with this key and UID, made where there is none; what was kept of an earlier job of that key is dropped.
+ * NULL without memory. */
+struct job_memory *memory_of(struct memory *memory, const char *key, const char *uid);
+struct job_memory *memory_find(const struct memory *memory, const char *uid); /* NULL: none */
+void memory_drop(struct memory *memory, const char *key);
+void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES]);
+
+/* Keeps an epoch, the one with the highest term of each number, sorted. -1 where there are too many. */
+int job_memory_add_epoch(struct job_memory *job, const struct report_epoch *epoch);
+/* Drops epochs that need not be told again: those up to `epoch`, unless their term is above `term`. */
+void job_memory_drop_epochs(struct job_memory *job, uint32_t epoch, uint32_t term);
+
+#endif

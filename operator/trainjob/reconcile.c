@@ -1,0 +1,659 @@
+/* One look at one job: observe, carry the plan out, write the status, tell who waits for it. */
+
+#include "trainjob/controller.h"
+
+#include "common/clock.h"
+#include "trainjob/plan.h"
+#include "trainjob/status.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+    CONFLICT_SECONDS = 10, /* between attempts to make a child whose name is taken */
+    STUCK_SECONDS = 3,     /* a container that is still being created then has something to tell */
+    EVENTS_SECONDS = 5,    /* between looks at such a pod's events */
+    STUCK_PODS_MOST = 3,   /* looked at: one sentence is shown */
+};
+
+/* A look under way. Kept until its last request is answered. */
+struct look {
+    struct trainjob_controller *controller;
+    struct reconcile *run;
+    char key[KUBE_KEY_SIZE];
+    char namespace[KUBE_NAMESPACE_SIZE];
+    char uid[64], resource_version[64];
+    struct intents intents;
+    size_t outstanding;
+    int64_t after;                     /* nanoseconds; 0: none */
+    struct trainjob_attempts attempts; /* of this round */
+    struct error failure;              /* the look is to be repeated with back-off */
+    bool failed;
+    cJSON *before, *now; /* the status that is being replaced, and its replacement */
+};
+
+static void look_free(struct look *look)
+{
+    intents_free(&look->intents);
+    cJSON_Delete(look->before);
+    cJSON_Delete(look->now);
+    free(look);
+}
+
+static void look_again(struct look *look, int64_t after)
+{
+    if (look->after == 0 || after < look->after)
+        look->after = after;
+}
+
+static void fail(struct look *look, const struct error *err)
+{
+    if (!look->failed)
+        look->failure = *err;
+    look->failed = true;
+}
+
+static struct job_memory *memory_of_look(const struct look *look)
+{
+    return memory_find(look->controller->memory, look->uid);
+}
+
+static void end(struct look *look)
+{
+    struct reconcile *run = look->run;
+    bool failed = look->failed;
+    struct error failure = look->failure;
+    int64_t after = look->after;
+    look_free(look);
+    if (failed)
+        reconcile_failed(run, &failure);
+    else
+        reconcile_done_after(run, after);
+}
+
+/* Is the answer one that nobody waits for any longer? Then the last one frees the look. */
+static bool was_cancelled(struct look *look, const struct kube_response *response)
+{
+    if (!response->cancelled)
+        return false;
+    if (--look->outstanding == 0)
+        look_free(look);
+    return true;
+}
+
+static void write_status(struct look *look);
+static void settle(struct look *look, struct observation *observed, struct job_memory *memory);
+
+/* ---- carrying out ---- */
+
+struct step {
+    struct look *look;
+    size_t index; /* of the intent */
+};
+
+static void on_step_done(struct look *look)
+{
+    if (--look->outstanding > 0)
+        return;
+    struct job_memory *memory = memory_of_look(look);
+    if (memory != NULL) {
+        bool secret_made = memory->attempts.secret_made || look->attempts.secret_made;
+        memory->attempts = look->attempts;
+        memory->attempts.secret_made = secret_made;
+    }
+    write_status(look);
+}
+
+/* Only the first sentence is shown, unless a graver one comes. */
+static void note(struct look *look, bool is_conflict, bool is_refused, const char *sentence)
+{
+    struct trainjob_attempts *attempts = &look->attempts;
+    bool graver = (is_refused && !attempts->is_refused) || (is_conflict && !attempts->is_conflict);
+    if (attempts->sentence[0] == '\0' || graver)
+        snprintf(attempts->sentence, sizeof attempts->sentence, "%s", sentence);
+    attempts->is_conflict = attempts->is_conflict || is_conflict;
+    attempts->is_refused = attempts->is_refused || is_refused;
+}
+
+static void note_conflict(struct look *look, const struct intent *intent)
+{
+    char sentence[600];
+    snprintf(sentence, sizeof sentence,
+             "%s '%s' in namespace '%s' exists and is not this job's; delete it, or make the job under another name",
+             intent->resource->kind, intent->name, look->namespace);
+    note(look, true, false, sentence);
+    look_again(look, CONFLICT_SECONDS * SECONDS);
+}
+
+/* An object whose TrainJob is gone, or that is going itself, will make room by itself. */
+static bool will_make_room(const struct look *look, const cJSON *object)
+{
+    if (json_at(object, "metadata.deletionTimestamp") != NULL)
+        return true;
+    const cJSON *owner = NULL;
+    cJSON_ArrayForEach(owner, json_at(object, "metadata.ownerReferences"))
+    {
+        if (!json_bool(owner, "controller", false) || strcmp(json_string(owner, "kind", ""), "TrainJob") != 0)
+            continue;
+        struct kube_key key;
+        if (kube_key_make(&key, look->namespace, json_string(owner, "name", "")) < 0)
+            return false;
+        cleanup_json cJSON *job = kube_cache_get(kube_informer_cache(look->controller->jobs), key.text);
+        return job == NULL || strcmp(json_string(job, "metadata.uid", ""), json_string(owner, "uid", "")) != 0;
+    }
+    return false;
+}
+
+/* The object that stands where ours should be. */
+static void on_occupant(void *arg, struct kube_response *response)
+{
+    cleanup_free struct step *step = arg;
+    struct look *look = step->look;
+    if (was_cancelled(look, response))
+        return;
+    const struct intent *intent = &look->intents.items[step->index];
+    const char *owner = response->error == NULL ? kube_controller_uid(response->object) : NULL;
+    if (response->error != NULL) {
+        if (response->status != 404)
+            fail(look, response->error);
+        look_again(look, 1);
+    } else if (owner != NULL && strcmp(owner, look->uid) == 0) {
+        kube_informer_wrote(informer_of(look->controller, intent->resource), response->object);
+    } else if (will_make_room(look, response->object)) {
+        char sentence[500];
+        snprintf(sentence, sizeof sentence, "%s '%s' of an earlier job is still going away", intent->resource->kind,
+                 intent->name);
+        note(look, false, false, sentence);
+        look_again(look, 1 * SECONDS);
+    } else {
+        note_conflict(look, intent);
+    }
+    on_step_done(look);
+}
+
+/* The name is taken. Secrets are never read: one that this job cannot have made is somebody else's. */
+static bool on_name_taken(struct look *look, struct step *step, const struct intent *intent)
+{
+    struct job_memory *memory = memory_of_look(look);
+    if (intent->resource == &secret_resource) {
+        if (memory != NULL && memory->frozen_here && !memory->secret_uncertain)
+            note_conflict(look, intent);
+        else
+            look->attempts.secret_made = true;
+        return false;
+    }
+    struct error err = {0};
+    struct step *next = malloc(sizeof *next);
+    if (next == NULL)
+        return false;
+    *next = *step;
+    if (kube_get(look->controller->options.client, intent->resource, look->namespace, intent->name, on_occupant, next,
+                 &err) == 0)
+        return true;
+    free(next);
+    fail(look, &err);
+    return false;
+}
+
+static void on_success(struct look *look, const struct intent *intent, const struct kube_response *response)
+{
+    struct trainjob_controller *controller = look->controller;
+    struct kube_informer *informer = informer_of(controller, intent->resource);
+    struct job_memory *memory = memory_of_look(look);
+    bool is_gone = intent->type == INTENT_DELETE && strcmp(json_string(response->object, "kind", ""), "Status") == 0;
+    struct kube_key key;
+    if (informer == NULL)
+        look->attempts.secret_made = true;
+    else if (!is_gone)
+        kube_informer_wrote(informer, response->object);
+    else if (kube_key_make(&key, look->namespace, intent->name) == 0)
+        kube_informer_removed(informer, key.text, intent->uid);
+    if (intent->type == INTENT_FREEZE && memory != NULL)
+        memory->frozen_here = true;
+    if (intent->event_reason[0] != '\0') {
+        cleanup_json cJSON *job = kube_cache_get(kube_informer_cache(controller->jobs), look->key);
+        if (job != NULL)
+            kube_event(controller->options.events, job, KUBE_EVENT_NORMAL, intent->event_reason, "Reconcile",
+                       intent->event_note);
+    }
+    look_again(look, 1); /* what comes next need not wait for the watch */
+}
+
+static void on_answer(void *arg, struct kube_response *response)
+{
+    cleanup_free struct step *step = arg;
+    struct look *look = step->look;
+    if (was_cancelled(look, response))
+        return;
+    const struct intent *intent = &look->intents.items[step->index];
+    bool changes = intent->type != INTENT_CREATE;
+    if (response->error == NULL) {
+        on_success(look, intent, response);
+    } else if (changes && (response->conflict || response->status == 404)) {
+        look_again(look, 1 * SECONDS); /* it is not what we saw; the watch will show what it is */
+    } else if (!changes && response->status == 409 && strcmp(response->reason, "AlreadyExists") == 0) {
+        if (on_name_taken(look, step, intent))
+            return; /* goes on in on_occupant */
+    } else if (!changes && response->status == 422) {
+        note(look, false, true, error_message(response->error));
+    } else {
+        struct job_memory *memory = memory_of_look(look);
+        if (response->status == 0 && intent->resource == &secret_resource && memory != NULL)
+            memory->secret_uncertain = true;
+        note(look, false, false, error_message(response->error));
+        fail(look, response->error);
+    }
+    on_step_done(look);
+}
+
+static int send(const struct look *look, const struct intent *intent, struct step *step, struct error *err)
+{
+    struct kube_client *client = look->controller->options.client;
+    struct kube_precondition precondition = {.uid = intent->uid};
+    switch (intent->type) {
+    case INTENT_CREATE:
+        return kube_create(client, intent->resource, intent->body, on_answer, step, err);
+    case INTENT_DELETE:
+        return kube_delete(client, intent->resource, look->namespace, intent->name, precondition, "Background",
+                           on_answer, step, err);
+    case INTENT_SCALE:
+        return kube_merge_patch(client, intent->resource, look->namespace, intent->name, NULL, intent->body,
+                                precondition, on_answer, step, err);
+    case INTENT_FREEZE:
+    case INTENT_FINALIZERS:
+        precondition.resource_version = look->resource_version;
+        return kube_merge_patch(client, intent->resource, look->namespace, intent->name,
+                                intent->type == INTENT_FREEZE ? "status" : NULL, intent->body, precondition, on_answer,
+                                step, err);
+    }
+    return -1;
+}
+
+/* The look lives on until all requests are answered; one that cannot even be sent has failed. */
+static void carry_out(struct look *look)
+{
+    look->outstanding = 1;
+    for (size_t i = 0; i < look->intents.count; i++) {
+        struct error err = {0};
+        struct step *step = malloc(sizeof *step);
+        if (step == NULL) {
+            error_set(&err, "out of memory");
+            fail(look, &err);
+            break;
+        }
+        *step = (struct step){look, i};
+        look->outstanding++;
+        if (send(look, &look->intents.items[i], step, &err) < 0) {
+            look->outstanding--;
+            free(step);
+            note(look, false, false, error_message(&err));
+            fail(look, &err);
+        }
+    }
+    on_step_done(look);
+}
+
+/* ---- status ---- */
+
+static const cJSON *find_condition(const cJSON *status, const char *type)
+{
+    const cJSON *condition = NULL;
+    cJSON_ArrayForEach(condition, json_at(status, "conditions"))
+    {
+        if (strcmp(json_string(condition, "type", ""), type) == 0)
+            return condition;
+    }
+    return NULL;
+}
+
+static void tell(const struct look *look, const cJSON *job, enum kube_event_type type, const char *reason,
+                 const char *note_text)
+{
+    kube_event(look->controller->options.events, job, type, reason, "Reconcile", note_text);
+}
+
+/* What people read in `kubectl describe`: turns of the job, and processes that ended. */
+static void tell_changes(const struct look *look, const cJSON *job)
+{
+    const char *phase = json_string(look->now, "phase", "");
+    const char *message = json_string(look->now, "message", "");
+    const cJSON *failure = json_at(look->now, "lastFailure");
+    if (failure != NULL && !json_equal(failure, json_at(look->before, "lastFailure"))) {
+        char sentence[1024];
+        snprintf(sentence, sizeof sentence, "pod '%s' on node '%s' ended with exit code %" PRId64 ": %s",
+                 json_string(failure, "pod", ""), json_string(failure, "node", ""), json_int(failure, "exitCode", 0),
+                 json_string(failure, "message", ""));
+        tell(look, job, KUBE_EVENT_WARNING, "ProcessEnded", sentence);
+    }
+    const cJSON *stalled = find_condition(look->now, "Stalled");
+    const cJSON *before = find_condition(look->before, "Stalled");
+    if (strcmp(phase, json_string(look->before, "phase", "")) != 0) {
+        if (strcmp(phase, "Running") == 0 || strcmp(phase, "Succeeded") == 0)
+            tell(look, job, KUBE_EVENT_NORMAL, phase, message);
+        else if (strcmp(phase, "Failed") == 0)
+            tell(look, job, KUBE_EVENT_WARNING, phase, message);
+    } else if (strcmp(json_string(stalled, "status", ""), "True") == 0 &&
+               strcmp(json_string(before, "status", ""), "True") != 0) {
+        tell(look, job, KUBE_EVENT_WARNING, json_string(stalled, "reason", "Stalled"), message);
+    }
+}
+
+static void on_status_written(void *arg, struct kube_response *response)
+{
+    struct look *look = arg;
+    if (was_cancelled(look, response))
+        return;
+    look->outstanding--;
+    struct job_memory *memory = memory_of_look(look);
+    if (response->error != NULL) {
+        if (response->conflict || response->status == 404)
+            look_again(look, 1 * SECONDS);
+        else
+            fail(look, response->error);
+        end(look);
+        return;
+    }
+    kube_informer_wrote(look->controller->jobs, response->object);
+    if (memory != NULL)
+        memory->written = loop_now(look->controller->options.loop);
+    tell_changes(look, response->object);
+    struct job_memory *found = NULL;
+    cleanup_observation struct observation *observed = observe(look->controller, look->key, &found);
+    if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
+        end(look);
+        return;
+    }
+    settle(look, observed, found);
+}
+
+static bool is_due(struct look *look, enum status_change change, const struct job_memory *memory)
+{
+    if (change != STATUS_LATER)
+        return change == STATUS_AT_ONCE;
+    int64_t left = STATUS_INTERVAL - instant_since(loop_now(look->controller->options.loop), memory->written);
+    if (memory->written.nanoseconds == 0 || left <= 0)
+        return true;
+    look_again(look, left);
+    return false;
+}
+
+static void write_status(struct look *look)
+{
+    struct job_memory *memory = NULL;
+    cleanup_observation struct observation *observed = observe(look->controller, look->key, &memory);
+    if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
+        end(look);
+        return;
+    }
+    look->before = cJSON_Duplicate(observed->job.status, true);
+    look->now = trainjob_status(&observed->view);
+    struct error err = {0};
+    if (look->now == NULL) {
+        error_set(&err, "out of memory for a status");
+        fail(look, &err);
+        end(look);
+        return;
+    }
+    if (!is_due(look, trainjob_status_change(look->before, look->now), memory)) {
+        settle(look, observed, memory);
+        return;
+    }
+    cleanup_json cJSON *patch = trainjob_status_patch(look->before, look->now);
+    struct kube_precondition precondition = {.uid = observed->job.uid,
+                                             .resource_version = observed->job.resource_version};
+    look->outstanding = 1;
+    if (kube_merge_patch(look->controller->options.client, &trainjob_resource, look->namespace, observed->job.name,
+                         "status", patch, precondition, on_status_written, look, &err) < 0) {
+        fail(look, &err);
+        end(look);
+    }
+}
+
+/* ---- telling those who wait ---- */
+
+static void acknowledge(const struct look *look, const struct observation *observed, struct job_memory *memory)
+{
+    const struct trainjob_hooks *hooks = &look->controller->options.hooks;
+    const struct trainjob_reports *reports = &memory->reports;
+    if (!reports->connected)
+        return;
+    struct report_ack ack = durable_ack(memory, observed->job.status);
+    bool is_new = ack.status != memory->acked.status || ack.history != memory->acked.history;
+    if ((is_new || memory->ack_is_due) && hooks->ack != NULL)
+        hooks->ack(hooks->arg, memory->uid, reports->boot, ack);
+    memory->acked = ack;
+    memory->ack_is_due = false;
+    if (!trainjob_is_over(&observed->job) || !reports->has_finished || memory->finished_is_acked)
+        return;
+    memory->finished_is_acked = true;
+    if (hooks->ack_finished != NULL)
+        hooks->ack_finished(hooks->arg, memory->uid, reports->boot);
+}
+
+/* All epochs that MongoDB may lack: those of the status, and those that are newer or of a higher term. */
+static struct report_epoch *owed_epochs(const struct observation *observed, const struct job_memory *memory,
+                                        size_t *count)
+{
+    struct report_epoch *epochs = calloc(TRAINJOB_HISTORY_MOST + memory->epoch_count + 1, sizeof *epochs);
+    if (epochs == NULL)
+        return NULL;
+    size_t written = trainjob_read_epochs(observed->job.status, epochs, TRAINJOB_HISTORY_MOST);
+    *count = written;
+    for (size_t i = 0; i < memory->epoch_count; i++) {
+        const struct report_epoch *epoch = &memory->epochs[i];
+        size_t at = 0;
+        while (at < written && epochs[at].epoch != epoch->epoch)
+            at++;
+        if (at == written)
+            epochs[(*count)++] = *epoch;
+        else if (epochs[at].term < epoch->term)
+            epochs[at] = *epoch;
+    }
+    return epochs;
+}
+
+static void hand_history_on(const struct look *look, const struct observation *observed, struct job_memory *memory)
+{
+    const struct trainjob_hooks *hooks = &look->controller->options.hooks;
+    const struct trainjob *job = &observed->job;
+    if (hooks->history_put == NULL || !job->started)
+        return;
+    bool over = trainjob_is_over(job);
+    bool final = over || job->deleting;
+    const char *synced = json_string(find_condition(job->status, "HistorySynced"), "reason", "");
+    if (over && strcmp(synced, "Complete") == 0 && !memory->history.final) {
+        memory->history.final = true; /* an operator before us saw to it */
+        memory->put_final = true;
+        if (job->deleting)
+            controller_enqueue(look->controller->runtime, look->key, QUEUE_HIGH);
+        return;
+    }
+    size_t count = 0;
+    cleanup_free struct report_epoch *epochs = owed_epochs(observed, memory, &count);
+    if (epochs == NULL)
+        return;
+    uint32_t epoch = 0;
+    uint32_t term = 0;
+    for (size_t i = 0; i < count; i++) {
+        epoch = epochs[i].epoch > epoch ? epochs[i].epoch : epoch;
+        term = epochs[i].term > term ? epochs[i].term : term;
+    }
+    if (epoch <= memory->put_epoch && term <= memory->put_term && (!final || memory->put_final))
+        return;
+    memory->put_epoch = epoch;
+    memory->put_term = term;
+    memory->put_final = final;
+    hooks->history_put(hooks->arg, observed->object, epochs, count, final);
+}
+
+static void forget_told_epochs(const struct observation *observed, struct job_memory *memory)
+{
+    uint32_t epoch = trainjob_durable_epoch(observed->job.status);
+    if (memory->history.configured && memory->history.synced < epoch)
+        epoch = memory->history.synced;
+    const cJSON *history = json_at(observed->job.status, "history");
+    const cJSON *item = NULL;
+    uint32_t term = UINT32_MAX; /* the lowest of the status' */
+    cJSON_ArrayForEach(item, history)
+    {
+        uint32_t one = (uint32_t)json_int(item, "term", 0);
+        term = one < term ? one : term;
+    }
+    job_memory_drop_epochs(memory, epoch, term);
+}
+
+/* ---- pods that do not start, and say why only in Events ---- */
+
+static bool is_stuck(const struct trainjob_pod *pod, int64_t now)
+{
+    return !pod->deleting && !pod->over && !pod->ready && pod->node[0] != '\0' && now - pod->created >= STUCK_SECONDS &&
+           strcmp(pod->waiting_reason, "ContainerCreating") == 0;
+}
+
+struct event_read {
+    struct look *look;
+    char pod_uid[64];
+};
+
+/* An Event's time: of the newest of its kind, in one of three places. */
+static const char *event_time(const cJSON *event)
+{
+    const char *time = json_string(event, "series.lastObservedTime", NULL);
+    if (time == NULL)
+        time = json_string(event, "lastTimestamp", NULL);
+    return time != NULL ? time : json_string(event, "eventTime", "");
+}
+
+static const char *newest_warning(const cJSON *list)
+{
+    const char *text = "";
+    const char *newest = "";
+    const cJSON *event = NULL;
+    cJSON_ArrayForEach(event, json_at(list, "items"))
+    {
+        const char *time = event_time(event); /* RFC 3339 in UTC: ordered as text */
+        if (strcmp(json_string(event, "type", ""), "Warning") != 0 || strcmp(time, newest) < 0)
+            continue;
+        newest = time;
+        text = json_string(event, "message", "");
+    }
+    return text;
+}
+
+static void on_events(void *arg, struct kube_response *response)
+{
+    cleanup_free struct event_read *read = arg;
+    struct look *look = read->look;
+    if (was_cancelled(look, response))
+        return;
+    struct job_memory *memory = memory_of_look(look);
+    const char *text = response->error == NULL ? newest_warning(response->object) : "";
+    if (memory != NULL && text[0] != '\0') {
+        if (memory->events == NULL)
+            memory->events = cJSON_CreateObject();
+        const cJSON *old = cJSON_GetObjectItemCaseSensitive(memory->events, read->pod_uid);
+        if (strcmp(cJSON_IsString(old) ? old->valuestring : "", text) != 0)
+            look_again(look, 1);
+        cJSON_DeleteItemFromObjectCaseSensitive(memory->events, read->pod_uid);
+        cJSON_AddStringToObject(memory->events, read->pod_uid, text);
+    }
+    if (--look->outstanding == 0)
+        end(look);
+}
+
+static int read_events(struct look *look, const struct trainjob_pod *pod)
+{
+    char selector[160];
+    snprintf(selector, sizeof selector, "involvedObject.uid=%s,type=Warning", pod->uid);
+    cleanup_buffer struct buffer query;
+    buffer_init(&query, 1024);
+    struct event_read *read = malloc(sizeof *read);
+    if (read == NULL)
+        return -1;
+    *read = (struct event_read){.look = look};
+    snprintf(read->pod_uid, sizeof read->pod_uid, "%s", pod->uid);
+    if (kube_query_add(&query, "fieldSelector", selector, NULL) == 0 &&
+        kube_query_add(&query, "limit", "50", NULL) == 0) {
+        struct kube_request request = {
+            .method = KUBE_GET,
+            .resource = &event_resource,
+            .namespace = look->namespace,
+            .query = buffer_text(&query),
+        };
+        if (kube_request(look->controller->options.client, &request, on_events, read, NULL, NULL) == 0)
+            return 0;
+    }
+    free(read);
+    return -1;
+}
+
+/* Whether a pod's events are still wanted is not worth remembering: all go when nothing is stuck. */
+static void ask_stuck_pods(struct look *look, const struct observation *observed, struct job_memory *memory)
+{
+    const struct trainjob_children *children = &observed->children;
+    struct instant now = loop_now(look->controller->options.loop);
+    bool may_read =
+        memory->events_read.nanoseconds == 0 || instant_since(now, memory->events_read) >= EVENTS_SECONDS * SECONDS;
+    size_t stuck = 0;
+    bool young = false;
+    for (size_t i = 0; i < children->pod_count; i++) {
+        const struct trainjob_pod *pod = &children->pods[i];
+        if (is_stuck(pod, observed->view.now)) {
+            if (may_read && stuck < STUCK_PODS_MOST && read_events(look, pod) == 0)
+                look->outstanding++;
+            stuck++;
+        } else {
+            young = young || is_stuck(pod, pod->created + STUCK_SECONDS);
+        }
+    }
+    if (stuck > 0 && may_read)
+        memory->events_read = now;
+    if (stuck > 0)
+        look_again(look, EVENTS_SECONDS * SECONDS);
+    else if (young)
+        look_again(look, STUCK_SECONDS * SECONDS);
+    if (stuck == 0 && memory->events != NULL) {
+        cJSON_Delete(memory->events);
+        memory->events = NULL;
+    }
+}
+
+/* ---- the whole ---- */
+
+/* The last part: the status is as it should be. */
+static void settle(struct look *look, struct observation *observed, struct job_memory *memory)
+{
+    acknowledge(look, observed, memory);
+    hand_history_on(look, observed, memory);
+    forget_told_epochs(observed, memory);
+    look->outstanding = 1;
+    if (!trainjob_is_over(&observed->job) && !observed->job.deleting)
+        ask_stuck_pods(look, observed, memory);
+    if (--look->outstanding == 0)
+        end(look);
+}
+
+void reconcile_trainjob(void *arg, struct reconcile *run, const char *key)
+{
+    struct trainjob_controller *controller = arg;
+    struct job_memory *memory = NULL;
+    cleanup_observation struct observation *observed = observe(controller, key, &memory);
+    struct look *look = observed == NULL ? NULL : calloc(1, sizeof *look);
+    if (look == NULL) {
+        reconcile_done(run);
+        return;
+    }
+    look->controller = controller;
+    look->run = run;
+    snprintf(look->key, sizeof look->key, "%s", key);
+    snprintf(look->namespace, sizeof look->namespace, "%s", observed->job.namespace);
+    snprintf(look->uid, sizeof look->uid, "%s", observed->job.uid);
+    snprintf(look->resource_version, sizeof look->resource_version, "%s", observed->job.resource_version);
+    /* Deployments are made after the Secret: where one is, so is the Secret. */
+    if (observed->children.deployment_count > 0)
+        memory->attempts.secret_made = true;
+    trainjob_plan(&observed->view, &look->intents);
+    if (look->intents.after > 0)
+        look_again(look, look->intents.after * SECONDS);
+    carry_out(look);
+}
