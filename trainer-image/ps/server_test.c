@@ -244,9 +244,10 @@ static void subscribers_get_every_version(void **state)
     assert_int_equal(a->term, 3);
     for (uint64_t step = 0; step < 5; step++) {
         for (uint32_t i = 0; i < 3; i++)
-            push_frame(step % 2 == 0 ? a : b, step % 2 == 0 ? world->fast : world->slow,
-                       (struct frame){.term = 3, .node = 1, .step = step, .offset = 16 * i, .value.loss = 4.5},
-                       i == 2 ? 8 : 16);
+            push_frame(
+                step % 2 == 0 ? a : b, step % 2 == 0 ? world->fast : world->slow,
+                (struct frame){.term = 3, .node = 1, .step = step, .offset = UINT64_C(16) * i, .value.loss = 4.5},
+                i == 2 ? 8 : 16);
         settle(world, true);
         assert_int_equal(world->done, step + 1);
         check_version(a, step + 1);
