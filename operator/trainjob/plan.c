@@ -113,10 +113,11 @@ static void plan_deployment(const struct trainjob_view *view, enum trainjob_role
     }
 }
 
-int64_t trainjob_restart_delay(const struct trainjob *job, enum trainjob_role role)
+int64_t trainjob_restart_delay(const struct trainjob *job)
 {
-    int64_t processes = role == ROLE_PS ? job->shards : job->replicas;
-    int64_t rounds = json_int(job->status, "restarts.recent", 0) / (processes < 1 ? 1 : processes);
+    /* Twice: in place, and after that. */
+    int64_t ends_a_round = 2 * ((int64_t)job->shards + job->replicas);
+    int64_t rounds = json_int(job->status, "restarts.recent", 0) / ends_a_round;
     return rounds >= 6 ? RESTART_DELAY_MOST : INT64_C(1) << rounds;
 }
 
@@ -129,7 +130,7 @@ static void plan_crash_loops(const struct trainjob_view *view, struct intents *o
         if (pod->deleting || pod->over || strcmp(pod->waiting_reason, "CrashLoopBackOff") != 0 ||
             trainjob_counted_ends(view->job->status, pod->uid) < pod->ends)
             continue;
-        int64_t left = pod->ended_at + trainjob_restart_delay(view->job, pod->role) - view->now;
+        int64_t left = pod->ended_at + trainjob_restart_delay(view->job) - view->now;
         if (left > 0)
             intents_look_again(out, left);
         else

@@ -191,7 +191,7 @@ static void judge_starting(const struct trainjob_view *view, const char *problem
     else if (view->reports->has_progress && view->reports->progress.message[0] != '\0')
         say(out, "Starting", "%s", view->reports->progress.message);
     else if (view->reports->connected)
-        say(out, "Starting", "the coordinator runs; waiting for the others");
+        say(out, "Starting", "the coordinator runs; waiting for workers");
     else
         say(out, "Starting", "waiting for the pods to start");
 }
