@@ -1,0 +1,360 @@
+/* thole-operator — turns TrainJobs into parameter servers and workers, and keeps their status and history. */
+#include "common/buffer.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "dataset/dataset.h"
+#include "flags.h"
+#include "gauges.h"
+#include "history/history.h"
+#include "kube/kube.h"
+#include "loop/loop.h"
+#include "metrics.h"
+#include "server/server.h"
+#include "trainjob/trainjob.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { EXIT_BAD_FLAGS = 2, KEY_LEAST = 16, URI_MOST = 64 * 1024, DESCRIPTORS = 20000, ARENAS_MOST = 2 };
+
+static const int64_t READY_CHECK = 100 * MILLISECONDS;
+static const int64_t FINISH_CHECK = 20 * MILLISECONDS;
+static const int64_t FINISH_MOST = 5 * SECONDS; /* for what is under way at the end */
+static const int64_t FLUSH_MOST = 5 * SECONDS;  /* for what MongoDB is still owed */
+
+/* Everything that runs, in the order of its making. */
+struct thole {
+    struct log log;
+    struct buffer key;
+    struct host_paths allowed_host_paths;
+    char advertise_address[512];
+    struct loop *loop;
+    struct gauges *gauges;
+    struct kube_client *client;
+    struct kube_events *events;
+    struct history *history; /* NULL: no MongoDB */
+    struct server *server;
+    struct dataset_controller *datasets;
+    struct trainjob_controller *trainjobs;
+    struct loop_timer ready_check, finish;
+    bool ready, ending;
+    struct instant finish_by;
+};
+
+/* ---- from the server and the history to the jobs ---- */
+
+static void on_hello(void *arg, const struct report_hello *hello)
+{
+    struct thole *thole = arg;
+    if (thole->ready)
+        trainjob_hello(thole->trainjobs, hello);
+    else
+        server_refuse(thole->server, hello->job_uid, hello->boot, "the operator is only starting: come back later");
+}
+
+static void on_report(void *arg, const char *job_uid, const char *boot, const struct report_message *message)
+{
+    struct thole *thole = arg;
+    gauges_report(thole->gauges, job_uid, message, loop_now(thole->loop));
+    trainjob_report(thole->trainjobs, job_uid, boot, message);
+}
+
+static void on_metrics(void *arg, struct buffer *out)
+{
+    const struct thole *thole = arg;
+    const struct metrics_sources sources = {
+        .client = thole->client, .trainjobs = thole->trainjobs, .datasets = thole->datasets, .history = thole->history};
+    metrics_print(&sources, out);
+    gauges_print(thole->gauges, loop_now(thole->loop), out);
+}
+
+static void on_synced(void *arg, const char *job_uid, uint32_t epoch, bool final)
+{
+    const struct thole *thole = arg;
+    trainjob_history_synced(thole->trainjobs, job_uid, epoch, final);
+}
+
+static void on_history_failed(void *arg, const char *job_uid, const char *sentence)
+{
+    const struct thole *thole = arg;
+    trainjob_history_failed(thole->trainjobs, job_uid, sentence);
+}
+
+/* ---- and back ---- */
+
+static void welcome(void *arg, const char *job_uid, const char *boot, struct report_ack ack)
+{
+    server_welcome(((struct thole *)arg)->server, job_uid, boot, ack);
+}
+
+static void refuse(void *arg, const char *job_uid, const char *boot, const char *sentence)
+{
+    server_refuse(((struct thole *)arg)->server, job_uid, boot, sentence);
+}
+
+static void ack(void *arg, const char *job_uid, const char *boot, struct report_ack ack)
+{
+    server_ack(((struct thole *)arg)->server, job_uid, boot, ack);
+}
+
+static void ack_finished(void *arg, const char *job_uid, const char *boot)
+{
+    server_ack_finished(((struct thole *)arg)->server, job_uid, boot);
+}
+
+static void put_history(void *arg, const cJSON *trainjob, const struct report_epoch *epochs, size_t count, bool final)
+{
+    history_put(((struct thole *)arg)->history, trainjob, epochs, count, final);
+}
+
+/* ---- readiness and the end ---- */
+
+static void check_ready(void *arg)
+{
+    struct thole *thole = arg;
+    const char *waiting_for = trainjob_waiting_for(thole->trainjobs);
+    if (waiting_for == NULL && !dataset_synced(thole->datasets))
+        waiting_for = "datasets";
+    thole->ready = waiting_for == NULL;
+    server_set_ready(thole->server, thole->ready, thole->ready ? "" : waiting_for);
+    if (thole->ready)
+        log_info(&thole->log, "ready", NULL);
+    else
+        loop_timer_set(&thole->ready_check, READY_CHECK);
+}
+
+/* Ends the loop once nothing is under way, or after a while in any case: whatever was begun is level-triggered, and
+ * the next operator looks at all of it again. */
+static void finish(void *arg)
+{
+    struct thole *thole = arg;
+    bool idle = controller_running(trainjob_runtime(thole->trainjobs)) == 0 &&
+                controller_running(dataset_runtime(thole->datasets)) == 0;
+    if (idle || loop_now(thole->loop).nanoseconds >= thole->finish_by.nanoseconds)
+        loop_stop(thole->loop);
+    else
+        loop_timer_set(&thole->finish, FINISH_CHECK);
+}
+
+static void on_signal(void *arg, int signal)
+{
+    struct thole *thole = arg;
+    log_info(&thole->log, "ending", "signal", strsignal(signal), NULL);
+    if (thole->ending) {
+        loop_stop(thole->loop);
+        return;
+    }
+    thole->ending = true;
+    loop_timer_cancel(&thole->ready_check);
+    server_set_ready(thole->server, false, "its end");
+    controller_stop(trainjob_runtime(thole->trainjobs));
+    controller_stop(dataset_runtime(thole->datasets));
+    thole->finish_by = (struct instant){loop_now(thole->loop).nanoseconds + FINISH_MOST};
+    loop_timer_set(&thole->finish, 0);
+}
+
+/* ---- beginning ---- */
+
+static int read_key(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    buffer_init(&thole->key, TRAINJOB_KEY_MOST);
+    if (buffer_read_file(&thole->key, flags->key_file, err) < 0)
+        return -1;
+    if (thole->key.length < KEY_LEAST)
+        return error_set(err, "the key file '%s' holds fewer than %d bytes: fill it with random ones", flags->key_file,
+                         KEY_LEAST);
+    return 0;
+}
+
+/* Descriptors for as many coordinators as the server takes, but no more: libraries make tables of the limit's size. */
+static void limit_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int connect_cluster(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    struct kube_config_source source = kube_config_source_environment();
+    source.kubeconfig = flags->kubeconfig;
+    source.context = flags->context;
+    struct kube_config *config = NULL;
+    if (kube_config_load(&config, &source, err) < 0)
+        return -1;
+    log_info(&thole->log, "starting", "version", THOLE_VERSION, "cluster", config->server, "from", config->origin,
+             NULL);
+    thole->client = kube_client_new(thole->loop, config, &thole->log, err);
+    if (thole->client == NULL)
+        return -1;
+    char host[256] = "thole-operator";
+    const char *pod = getenv("POD_NAME");
+    if (pod == NULL)
+        (void)gethostname(host, sizeof host - 1);
+    thole->events = kube_events_new(thole->loop, thole->client, &thole->log, pod == NULL ? host : pod, err);
+    return thole->events == NULL ? -1 : 0;
+}
+
+static int start_history(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    cleanup_buffer struct buffer file;
+    buffer_init(&file, URI_MOST);
+    const char *uri = flags->mongodb_uri;
+    if (flags->mongodb_uri_file != NULL) {
+        if (buffer_read_file(&file, flags->mongodb_uri_file, err) < 0)
+            return -1;
+        while (file.length > 0 && strchr(" \t\r\n", file.data[file.length - 1]) != NULL)
+            file.data[--file.length] = '\0';
+        uri = buffer_text(&file);
+    }
+    if (uri == NULL)
+        return 0;
+    const struct history_options options = {
+        .uri = uri,
+        .log = &thole->log,
+        .loop = thole->loop,
+        .hooks = {.arg = thole, .synced = on_synced, .failed = on_history_failed},
+    };
+    return history_start(&thole->history, &options, err);
+}
+
+static int start_server(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    const struct server_options options = {
+        .listen = flags->listen,
+        .key = thole->key.data,
+        .key_length = thole->key.length,
+        .log = &thole->log,
+        .loop = thole->loop,
+        .hooks = {.arg = thole, .hello = on_hello, .report = on_report, .metrics = on_metrics},
+    };
+    if (server_start(&thole->server, &options, err) < 0)
+        return -1;
+    if (flags->advertise_address != NULL)
+        snprintf(thole->advertise_address, sizeof thole->advertise_address, "%s", flags->advertise_address);
+    else
+        snprintf(thole->advertise_address, sizeof thole->advertise_address, "thole-operator.%s.svc:%u",
+                 kube_client_config(thole->client)->namespace, server_port(thole->server));
+    log_info(&thole->log, "serving", "address", flags->listen, "advertised", thole->advertise_address, NULL);
+    return 0;
+}
+
+static int start_controllers(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    const struct dataset_options datasets = {
+        .loop = thole->loop,
+        .client = thole->client,
+        .log = &thole->log,
+        .namespace = flags->namespace,
+        .allowed = &thole->allowed_host_paths,
+    };
+    if (dataset_start(&thole->datasets, &datasets, err) < 0)
+        return -1;
+    const struct trainjob_options trainjobs = {
+        .loop = thole->loop,
+        .client = thole->client,
+        .events = thole->events,
+        .log = &thole->log,
+        .datasets = thole->datasets,
+        .hooks = {.arg = thole,
+                  .welcome = welcome,
+                  .refuse = refuse,
+                  .ack = ack,
+                  .ack_finished = ack_finished,
+                  .history_put = thole->history == NULL ? NULL : put_history},
+        .namespace = flags->namespace,
+        .trainer_image = flags->trainer_image,
+        .advertise_address = thole->advertise_address,
+        .allowed_host_paths = &thole->allowed_host_paths,
+        .key = thole->key.data,
+        .key_length = thole->key.length,
+    };
+    if (trainjob_start(&thole->trainjobs, &trainjobs, err) < 0)
+        return -1;
+    loop_timer_init(&thole->ready_check, thole->loop, check_ready, thole);
+    loop_timer_init(&thole->finish, thole->loop, finish, thole);
+    loop_timer_set(&thole->ready_check, 0);
+    return 0;
+}
+
+static int start(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    if (read_key(thole, flags, err) < 0 ||
+        host_paths_parse(&thole->allowed_host_paths, flags->allowed_host_paths, err) < 0)
+        return -1;
+    thole->loop = loop_new(err);
+    thole->gauges = gauges_new(err);
+    /* Signals before threads: these inherit what is blocked. */
+    if (thole->loop == NULL || thole->gauges == NULL || loop_handle_signals(thole->loop, on_signal, thole, err) < 0 ||
+        connect_cluster(thole, flags, err) < 0 || start_history(thole, flags, err) < 0 ||
+        start_server(thole, flags, err) < 0)
+        return -1;
+    return start_controllers(thole, flags, err);
+}
+
+/* ---- end ---- */
+
+static void stop(struct thole *thole)
+{
+    if (thole->trainjobs != NULL) {
+        loop_timer_cancel(&thole->ready_check);
+        loop_timer_cancel(&thole->finish);
+    }
+    server_stop(thole->server);
+    trainjob_stop(thole->trainjobs);
+    dataset_stop(thole->datasets);
+    kube_events_free(thole->events);
+    kube_client_free(thole->client);
+    size_t owed = history_stop(thole->history, FLUSH_MOST);
+    if (owed > 0) {
+        char count[24];
+        snprintf(count, sizeof count, "%zu", owed);
+        log_warn(&thole->log, "MongoDB is still owed the history of some jobs; the next operator writes it", "jobs",
+                 count, NULL);
+    }
+    loop_free(thole->loop);
+    gauges_free(thole->gauges);
+    host_paths_free(&thole->allowed_host_paths);
+    if (thole->key.data != NULL)
+        explicit_bzero(thole->key.data, thole->key.length);
+    buffer_free(&thole->key);
+}
+
+static int run(const struct flags *flags)
+{
+    struct error err = {0};
+    struct thole thole = {.log = {.fd = STDERR_FILENO, .level = flags->log_level, .format = flags->log_format}};
+    /* Little memory counts for more here than allocating without waiting for other threads. */
+    mallopt(M_ARENA_MAX, ARENAS_MOST);
+    limit_descriptors();
+    int result = start(&thole, flags, &err);
+    if (result == 0)
+        result = loop_run(thole.loop, &err);
+    if (result < 0)
+        log_error(&thole.log, error_message(&err), NULL);
+    stop(&thole);
+    return result < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int count, char **arguments)
+{
+    struct error err = {0};
+    struct flags flags;
+    if (flags_parse(&flags, count, arguments, &err) < 0) {
+        fprintf(stderr, "thole-operator: %s\n", error_message(&err));
+        return EXIT_BAD_FLAGS;
+    }
+    if (flags.help) {
+        fputs(flags_help, stdout);
+        return EXIT_SUCCESS;
+    }
+    if (flags.version) {
+        puts("thole-operator " THOLE_VERSION);
+        return EXIT_SUCCESS;
+    }
+    return run(&flags);
+}
