@@ -8,11 +8,11 @@
 
 struct workspace {
     uint32_t samples;
-    float *outputs[LAYERS_MOST];  /* of each layer; relu and flatten share their input's where that is ours */
-    uint8_t *argmax[LAYERS_MOST]; /* of each maxpool */
-    float *gradients[2];          /* with respect to a layer's output and to its input, by turns */
-    float *scratch;               /* of conv2d */
-    void *memory;                 /* all of the above */
+    float *outputs[LAYERS_MOST];   /* of each layer; relu and flatten share their input's where that is ours */
+    uint32_t *argmax[LAYERS_MOST]; /* of each maxpool */
+    float *gradients[2];           /* with respect to a layer's output and to its input, by turns */
+    float *scratch;                /* of conv2d */
+    void *memory;                  /* all of the above */
 };
 
 /* Does layer i write its output over its input? Never over the caller's samples. */
@@ -50,7 +50,7 @@ static size_t lay_out(struct workspace *workspace, const struct model *model, vo
         else
             workspace->outputs[i] = take(memory, &used, n * out * sizeof(float));
         if (layer->type == LAYER_MAXPOOL)
-            workspace->argmax[i] = take(memory, &used, n * out);
+            workspace->argmax[i] = take(memory, &used, n * out * sizeof(uint32_t));
         if (layer->type == LAYER_CONV2D && conv2d_scratch(layer) > scratch)
             scratch = conv2d_scratch(layer);
     }

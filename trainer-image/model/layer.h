@@ -47,8 +47,8 @@ size_t conv2d_scratch(const struct layer *layer); /* floats */
 
 /* y [n][c][h/2][w/2]: the largest of each 2×2 window, the first of equal ones; `argmax` like y: which, row by row.
  * An odd last row or column is left out. */
-void maxpool_forward(const struct layer *layer, const float *x, float *y, uint8_t *argmax, uint32_t n);
-void maxpool_backward(const struct layer *layer, const uint8_t *argmax, const float *dy, float *dx, uint32_t n);
+void maxpool_forward(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n);
+void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx, uint32_t n);
 
 /* Softmax cross-entropy over logits [n][classes]: writes dlogits = softmax − onehot(label) (may be the logits) and
  * returns the sum of −log softmax[label], in double. */

@@ -15,7 +15,7 @@
 struct arrays {
     size_t parameters, in, out; /* floats, of n samples */
     float *params, *x, *y, *dy, *dx, *grad, *scratch;
-    uint8_t *argmax;
+    uint32_t *argmax;
 };
 
 static float *random_floats(size_t n, uint32_t layer)
@@ -39,7 +39,7 @@ static struct arrays arrays_of(const struct layer *layer, uint32_t n)
     a.y = random_floats(a.out, 4);
     a.dx = random_floats(a.in, 5);
     a.grad = random_floats(a.parameters, 6);
-    a.argmax = malloc(a.out);
+    a.argmax = malloc(a.out * sizeof *a.argmax);
     a.scratch = layer->type == LAYER_CONV2D ? random_floats(conv2d_scratch(layer), 7) : NULL;
     assert_non_null(a.argmax);
     return a;
@@ -204,10 +204,10 @@ static void maxpool_by_example(void **state)
         9,  9,  9, 9, 9,
     };
     float y[4];
-    uint8_t argmax[4];
+    uint32_t argmax[4];
     maxpool_forward(&layer, x, y, argmax, 1);
     assert_memory_equal(y, ((const float[]){3, 5, -1, 7}), sizeof y);
-    assert_memory_equal(argmax, ((const uint8_t[]){2, 0, 0, 3}), sizeof argmax);
+    assert_memory_equal(argmax, ((const uint32_t[]){2, 0, 0, 3}), sizeof argmax);
 
     const float dy[4] = {10, 20, 30, 40};
     float dx[25];

@@ -2,46 +2,110 @@
 
 #include <string.h>
 
-void maxpool_forward(const struct layer *layer, const float *x, float *y, uint8_t *argmax, uint32_t n)
+/* Four windows at a time: with their places side by side, a window's largest is found without a branch, which random
+ * data would mispredict. The last four of a row overlap the ones before. */
+enum { LANES = 4 };
+typedef float floats __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t masks __attribute__((vector_size(LANES * sizeof(int32_t)))); /* all bits or none */
+
+/* For rows of fewer than four windows: one window, by the same comparisons. */
+static void forward_one(const float *top, const float *bottom, float *y, uint32_t *argmax)
+{
+    const float places[4] = {top[0], top[1], bottom[0], bottom[1]};
+    uint32_t which = 0;
+    for (uint32_t place = 1; place < 4; place++)
+        which = places[place] > places[which] ? place : which;
+    *y = places[which];
+    *argmax = which;
+}
+
+#define KEEP_LARGER(place, values)                                                                                     \
+    do {                                                                                                               \
+        masks larger = (values) > best;                                                                                \
+        best = (floats)(((masks)(values)&larger) | ((masks)best & ~larger));                                           \
+        which = ((place)&larger) | (which & ~larger);                                                                  \
+    } while (0)
+
+static void forward_four(const float *top, const float *bottom, float *y, uint32_t *argmax)
+{
+    floats pairs[4];
+    memcpy(pairs, top, 2 * sizeof *pairs);
+    memcpy(pairs + 2, bottom, 2 * sizeof *pairs);
+    floats best = __builtin_shufflevector(pairs[0], pairs[1], 0, 2, 4, 6);
+    masks which = {0, 0, 0, 0};
+    KEEP_LARGER(1, __builtin_shufflevector(pairs[0], pairs[1], 1, 3, 5, 7));
+    KEEP_LARGER(2, __builtin_shufflevector(pairs[2], pairs[3], 0, 2, 4, 6));
+    KEEP_LARGER(3, __builtin_shufflevector(pairs[2], pairs[3], 1, 3, 5, 7));
+    memcpy(y, &best, sizeof best);
+    memcpy(argmax, &which, sizeof which);
+}
+
+void maxpool_forward(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
 {
     const size_t w = layer->in.w;
-    const size_t oh = layer->out.h;
     const size_t ow = layer->out.w;
     for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, x += layer->in.h * w)
-        for (size_t i = 0; i < oh; i++) {
+        for (size_t i = 0; i < layer->out.h; i++, y += ow, argmax += ow) {
             const float *top = x + 2 * i * w;
             const float *bottom = top + w;
-            for (size_t j = 0; j < ow; j++) {
-                float best = top[2 * j];
-                uint8_t which = 0;
-                which = top[2 * j + 1] > best ? 1 : which;
-                best = top[2 * j + 1] > best ? top[2 * j + 1] : best;
-                which = bottom[2 * j] > best ? 2 : which;
-                best = bottom[2 * j] > best ? bottom[2 * j] : best;
-                which = bottom[2 * j + 1] > best ? 3 : which;
-                best = bottom[2 * j + 1] > best ? bottom[2 * j + 1] : best;
-                *y++ = best;
-                *argmax++ = which;
+            size_t j = 0;
+            for (; j + LANES <= ow; j += LANES)
+                forward_four(top + 2 * j, bottom + 2 * j, y + j, argmax + j);
+            if (j < ow && ow >= LANES) {
+                j = ow - LANES;
+                forward_four(top + 2 * j, bottom + 2 * j, y + j, argmax + j);
+                continue;
             }
+            for (; j < ow; j++)
+                forward_one(top + 2 * j, bottom + 2 * j, y + j, argmax + j);
         }
 }
 
-void maxpool_backward(const struct layer *layer, const uint8_t *argmax, const float *dy, float *dx, uint32_t n)
+static void backward_one(uint32_t which, float dy, float *top, float *bottom)
+{
+    top[0] = which == 0 ? dy : 0;
+    top[1] = which == 1 ? dy : 0;
+    bottom[0] = which == 2 ? dy : 0;
+    bottom[1] = which == 3 ? dy : 0;
+}
+
+static void backward_four(const uint32_t *argmax, const float *dy, float *top, float *bottom)
+{
+    masks which;
+    masks gradient;
+    memcpy(&which, argmax, sizeof which);
+    memcpy(&gradient, dy, sizeof gradient);
+    const masks places[4] = {gradient & (which == 0), gradient & (which == 1), gradient & (which == 2),
+                             gradient & (which == 3)};
+    const masks pairs[4] = {
+        __builtin_shufflevector(places[0], places[1], 0, 4, 1, 5),
+        __builtin_shufflevector(places[0], places[1], 2, 6, 3, 7),
+        __builtin_shufflevector(places[2], places[3], 0, 4, 1, 5),
+        __builtin_shufflevector(places[2], places[3], 2, 6, 3, 7),
+    };
+    memcpy(top, pairs, 2 * sizeof *pairs);
+    memcpy(bottom, pairs + 2, 2 * sizeof *pairs);
+}
+
+void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx, uint32_t n)
 {
     const size_t w = layer->in.w;
-    const size_t oh = layer->out.h;
     const size_t ow = layer->out.w;
     if (layer->in.h % 2 != 0 || layer->in.w % 2 != 0)
         memset(dx, 0, n * shape_size(layer->in) * sizeof *dx);
     for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, dx += layer->in.h * w)
-        for (size_t i = 0; i < oh; i++) {
+        for (size_t i = 0; i < layer->out.h; i++, dy += ow, argmax += ow) {
             float *top = dx + 2 * i * w;
             float *bottom = top + w;
-            for (size_t j = 0; j < ow; j++, dy++, argmax++) {
-                top[2 * j] = *argmax == 0 ? *dy : 0;
-                top[2 * j + 1] = *argmax == 1 ? *dy : 0;
-                bottom[2 * j] = *argmax == 2 ? *dy : 0;
-                bottom[2 * j + 1] = *argmax == 3 ? *dy : 0;
+            size_t j = 0;
+            for (; j + LANES <= ow; j += LANES)
+                backward_four(argmax + j, dy + j, top + 2 * j, bottom + 2 * j);
+            if (j < ow && ow >= LANES) {
+                j = ow - LANES;
+                backward_four(argmax + j, dy + j, top + 2 * j, bottom + 2 * j);
+                continue;
             }
+            for (; j < ow; j++)
+                backward_one(argmax[j], dy[j], top + 2 * j, bottom + 2 * j);
         }
 }

@@ -41,7 +41,7 @@ struct model_tensor {
 /* Builds zoo model `zoo` for samples of shape [C, H, W] and `classes` classes. Fails where a layer's input does not
  * fit it, with a sentence naming the layer and both shapes.
  *   mlp    flatten, fc1 (256), relu, fc2 (128), relu, fc3 (classes)
- *   lenet  conv1 (6 of 5×5, padding 2), relu, maxpool 2×2, conv2 (16 of 5×5), relu, maxpool 2×2, flatten,
+ *   lenet  conv1 (6 of 5×5, padding 2), maxpool 2×2, relu, conv2 (16 of 5×5), maxpool 2×2, relu, flatten,
  *          fc1 (120), relu, fc2 (84), relu, fc3 (classes) */
 int model_build(struct model **out, enum plan_model zoo, const uint32_t shape[3], uint32_t classes, struct error *err);
 void model_free(struct model *model);

@@ -123,6 +123,15 @@ int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tre
                 float *scratch, float *out, double *loss);
 uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
 
+/* Before a function: one version for each vector unit, chosen when the program is loaded. For loops whose result does
+ * not depend on the vector width: no sums over elements, except in a fixed number of lanes. The sanitizers cannot
+ * instrument the choice. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(THOLE_SANITIZE)
+#define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VECTOR_CLONES
+#endif
+
 /* ---- Vectors. Each element is computed by itself, so any vector width gives the same bits. Arrays of one call do not
  * overlap unless said otherwise; no alignment is asked for. ---- */
 
@@ -132,6 +141,9 @@ void vector_axpy(float *y, float alpha, const float *x, size_t n);     /* y += a
 void vector_scale(float *y, float alpha, const float *x, size_t n);    /* y = alpha·x; y may be x */
 void vector_relu(float *y, const float *x, size_t n); /* y = x < 0 ? 0 : x, so that NaN stays seen; y may be x */
 void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n); /* dx = y > 0 ? dy : 0; dx may be dy */
+
+/* Σ x, in 16 lanes (element i goes to lane i mod 16) that are then added in a tree. */
+float vector_total(const float *x, size_t n);
 
 /* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
  *   g = sum·scale + weight_decay·θ      v = momentum·v + g      θ' = θ − rate·v

@@ -194,6 +194,28 @@ static void vectors_compute_what_they_say(void **state)
     assert_true(out[0] == 12 && out[1] == 16 && out[2] == -29);
 }
 
+static void totals_are_added_in_fixed_lanes(void **state)
+{
+    (void)state;
+    float space[ELEMENTS + SLACK];
+    random_uniform_range(random_stream(12, RANDOM_CANARY, 0, 0, 0), 0, ELEMENTS + SLACK, -2, 2, space);
+    for (size_t n = 0; n <= ELEMENTS; n++) {
+        float lanes[16] = {0};
+        for (size_t i = 0; i < n; i++)
+            lanes[i % 16] += space[i];
+        for (int half = 8; half > 0; half /= 2)
+            for (int lane = 0; lane < half; lane++)
+                lanes[lane] += lanes[lane + half];
+        const float expected = lanes[0];
+        float values[ELEMENTS + SLACK];
+        for (size_t offset = 0; offset < SLACK; offset++) {
+            memcpy(values + offset, space, n * sizeof *values);
+            float total = vector_total(values + offset, n);
+            assert_memory_equal(&total, &expected, sizeof total);
+        }
+    }
+}
+
 /* Two steps by hand in doubles, with powers of two so that nothing is rounded. */
 static void sgd_is_pytorchs(void **state)
 {
@@ -385,6 +407,7 @@ int main(int argc, char *argv[])
         cmocka_unit_test(permutations_spread_evenly),
         cmocka_unit_test(vectors_do_not_depend_on_width_or_place),
         cmocka_unit_test(vectors_compute_what_they_say),
+        cmocka_unit_test(totals_are_added_in_fixed_lanes),
         cmocka_unit_test(sgd_is_pytorchs),
         cmocka_unit_test(exp_and_log_are_within_their_error),
         cmocka_unit_test(float_versions_are_within_their_error),

@@ -1,13 +1,5 @@
 #include "numerics/numerics.h"
 
-/* One version for each vector unit, chosen when the program is loaded; the sanitizers cannot instrument that. Every
- * loop here is free of sums over elements, so all versions give the same bits. */
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(THOLE_SANITIZE)
-#define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define VECTOR_CLONES
-#endif
-
 VECTOR_CLONES void vector_add(float *restrict y, const float *restrict x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -42,6 +34,22 @@ VECTOR_CLONES void vector_relu_backward(float *dx, const float *y, const float *
 {
     for (size_t i = 0; i < n; i++)
         dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+VECTOR_CLONES float vector_total(const float *x, size_t n)
+{
+    enum { LANES = 16 };
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t lane = 0; lane < LANES; lane++)
+            lanes[lane] += x[i + lane];
+    for (size_t lane = 0; i < n; i++, lane++)
+        lanes[lane] += x[i];
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t lane = 0; lane < half; lane++)
+            lanes[lane] += lanes[lane + half];
+    return lanes[0];
 }
 
 struct sgd sgd_of(double rate, double momentum, double weight_decay, uint64_t samples)
