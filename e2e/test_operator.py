@@ -59,7 +59,7 @@ def test_the_operator_may_do_only_what_it_needs(kubectl):
     def may(*request):
         return kubectl("auth", "can-i", *request, who, "--all-namespaces", fails=None).strip().splitlines()[-1] == "yes"
 
-    assert may("create", "deployments.apps") and may("update", "trainjobs.thole.dev/status")
+    assert may("create", "deployments.apps") and may("patch", "trainjobs.thole.dev/status")
     for request in (("get", "secrets"), ("list", "secrets"), ("watch", "secrets"), ("update", "trainjobs.thole.dev/scale"),
                     ("create", "pods"), ("create", "pods/exec"), ("get", "pods/log"), ("create", "clusterrolebindings"),
                     ("delete", "namespaces"), ("get", "configmaps"), ("impersonate", "users"), ("*", "*")):
