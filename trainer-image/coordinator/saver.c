@@ -1,0 +1,207 @@
+#include "coordinator/saver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const int64_t RETRY = 300 * MILLISECONDS;
+enum { WINDOW = 4 }; /* chunks asked for and not yet here */
+
+struct source {
+    struct saver *saver;
+    uint32_t shard;
+    uint64_t begin, end;     /* in floats */
+    uint64_t asked, arrived; /* all before is */
+    struct conn *conn;
+    struct timer *retry;
+};
+
+struct saver {
+    struct saver_options options;
+    float *params;
+    struct source sources[PLAN_SHARDS_MOST];
+    struct timer *finish;
+    bool finished;
+};
+
+static uint64_t chunk_floats(const struct source *source, uint64_t offset)
+{
+    uint64_t left = source->end - offset;
+    return left < WIRE_CHUNK_FLOATS ? left : WIRE_CHUNK_FLOATS;
+}
+
+/* Asks for what the window has room for; a new connection starts again at what has not come. */
+static void ask(struct source *source)
+{
+    while (source->asked < source->end && source->asked < source->arrived + (uint64_t)WINDOW * WIRE_CHUNK_FLOATS) {
+        conn_send(source->conn,
+                  &(struct frame){.type = FRAME_GET,
+                                  .term = source->saver->options.term,
+                                  .step = source->saver->options.version,
+                                  .offset = source->asked},
+                  NULL);
+        source->asked += chunk_floats(source, source->asked);
+    }
+}
+
+static void source_ready(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
+{
+    struct source *source = arg;
+    (void)conn;
+    (void)dialogue;
+    (void)peer_boot;
+    source->asked = source->arrived;
+    ask(source);
+}
+
+static void *source_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
+{
+    const struct source *source = arg;
+    (void)conn;
+    if (frame->type != FRAME_PARAMS || frame->step != source->saver->options.version ||
+        frame->offset != source->arrived || source->arrived == source->end ||
+        frame->length != chunk_floats(source, frame->offset) * sizeof(float)) {
+        error_set(err, "shard %u sent something else than the parameters that it was asked for", source->shard);
+        return NULL;
+    }
+    return source->saver->params + frame->offset;
+}
+
+static int source_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
+                           struct error *err)
+{
+    struct source *source = arg;
+    (void)payload;
+    if (frame->length == 0)
+        return error_set(err, "shard %u sent a frame of type %u instead of parameters", source->shard, frame->type);
+    source->arrived += frame->length / sizeof(float);
+    if (source->arrived < source->end) {
+        ask(source);
+        return 0;
+    }
+    conn_close(conn, NULL);
+    net_timer_set(source->saver->finish, 0);
+    return 0;
+}
+
+static void source_closed(void *arg, struct conn *conn, const char *reason)
+{
+    struct source *source = arg;
+    (void)conn;
+    source->conn = NULL;
+    if (source->arrived == source->end)
+        return;
+    log_warn(source->saver->options.log, "lost a parameter server while fetching the model", "reason", reason, NULL);
+    net_timer_set(source->retry, RETRY);
+}
+
+static const struct conn_handlers source_handlers = {
+    .ready = source_ready,
+    .place = source_place,
+    .received = source_received,
+    .closed = source_closed,
+};
+
+/* Should the shard be gone for good, its REGISTER connection says so, and the job ends without a model. */
+static void dial(void *arg)
+{
+    struct source *source = arg;
+    const struct saver_options *options = &source->saver->options;
+    source->conn = conn_dial(options->net, options->addresses[source->shard], DIALOGUE_DATA, &source_handlers, source);
+    if (source->conn == NULL)
+        net_timer_set(source->retry, RETRY);
+}
+
+static void take_own(struct saver *saver, struct source *source)
+{
+    while (source->arrived < source->end) {
+        const struct payload *payload = shard_params(saver->options.shard, saver->options.version, source->arrived);
+        if (payload == NULL)
+            return; /* never: all shards have reported the version's step */
+        memcpy(saver->params + source->arrived, payload->data, payload->length);
+        source->arrived += payload->length / sizeof(float);
+    }
+}
+
+static int make_directories(const char *file, struct error *err)
+{
+    cleanup_free char *path = strdup(file);
+    if (path == NULL)
+        return error_set(err, "write '%s': no memory", file);
+    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(path, 0777) < 0 && errno != EEXIST)
+            return error_errno(err, "make the directory '%s' for the model", path);
+        *slash = '/';
+    }
+    return 0;
+}
+
+static void finish(void *arg)
+{
+    struct saver *saver = arg;
+    const struct saver_options *options = &saver->options;
+    for (uint32_t shard = 0; shard < options->plan->shards; shard++)
+        if (saver->sources[shard].arrived < saver->sources[shard].end)
+            return;
+    if (saver->finished)
+        return;
+    saver->finished = true;
+    struct error err = {0};
+    uint8_t digest[SHA256_SIZE];
+    struct report_model model = {.step = options->version};
+    if (make_directories(options->path, &err) < 0 ||
+        model_file_write(options->model, options->plan, options->kernel, saver->params, options->path, digest,
+                         &model.bytes, &err) < 0) {
+        options->done(options->arg, NULL, error_message(&err));
+        return;
+    }
+    hex_encode(digest, sizeof digest, model.sha256);
+    snprintf(model.path, sizeof model.path, "%s", options->name);
+    options->done(options->arg, &model, NULL);
+}
+
+int saver_start(struct saver **out, const struct saver_options *options, struct error *err)
+{
+    struct saver *saver = calloc(1, sizeof *saver);
+    if (saver == NULL)
+        return error_set(err, "fetch the model: no memory");
+    saver->options = *options;
+    uint64_t parameters = model_parameters(options->model);
+    saver->params = malloc(parameters * sizeof(float));
+    saver->finish = net_timer_new(options->net, finish, saver);
+    if (saver->params == NULL || saver->finish == NULL) {
+        saver_free(saver);
+        return error_set(err, "fetch the model of %llu parameters: no memory", (unsigned long long)parameters);
+    }
+    for (uint32_t shard = 0; shard < options->plan->shards; shard++) {
+        struct source *source = &saver->sources[shard];
+        *source = (struct source){.saver = saver, .shard = shard};
+        shard_range(parameters, options->plan->shards, shard, &source->begin, &source->end);
+        source->asked = source->arrived = source->begin;
+        source->retry = net_timer_new(options->net, dial, source);
+        if (source->retry == NULL) {
+            saver_free(saver);
+            return error_set(err, "fetch the model: no memory");
+        }
+        if (shard == 0)
+            take_own(saver, source);
+        else if (source->begin < source->end)
+            net_timer_set(source->retry, 0);
+    }
+    net_timer_set(saver->finish, 0);
+    *out = saver;
+    return 0;
+}
+
+void saver_free(struct saver *saver)
+{
+    if (saver == NULL)
+        return;
+    for (uint32_t shard = 0; shard < PLAN_SHARDS_MOST; shard++)
+        net_timer_free(saver->sources[shard].retry);
+    net_timer_free(saver->finish);
+    free(saver->params);
+    free(saver);
+}

@@ -1,0 +1,263 @@
+#include "pod.h"
+
+#include "common/buffer.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static const char help[] =
+    "Usage: thole-trainer ps --shard I [options]\n"
+    "       thole-trainer worker [options]\n"
+    "\n"
+    "One process of a job; in a cluster the operator starts it, on one machine `thole-trainer local` does.\n"
+    "\n"
+    "  --shard I            ps: which shard of the parameters; 0 is the coordinator too\n"
+    "  --job-dir DIR        plan.json and token [/etc/thole/job]\n"
+    "  --data DIR           root of the data set's files [/data]\n"
+    "  --coordinator ADDR   host:port of shard 0 [$THOLE_COORDINATOR]\n"
+    "  --listen ADDR        ps: where to listen [:7077]\n"
+    "  --listen-fd N        ps: a listening socket that is open already\n"
+    "  --advertise ADDR     ps: where others reach it [$POD_IP and the port]\n"
+    "  --output DIR         ps 0: the model goes to DIR/<namespace>/<name>/<uid>/, if DIR exists [/output]\n"
+    "  --model-file FILE    ps 0: the model goes here instead\n"
+    "  --operator ADDR      ps 0: host:port to report to [$THOLE_OPERATOR; none: no reports]\n"
+    "  --report-fd N        ps 0: a socket to report over instead\n"
+    "  --exit-when-done     leave when the job is over, instead of waiting for SIGTERM\n"
+    "  --with-parent PID    end when that process, the parent, does\n"
+    "  --log-level LEVEL    debug, info, warn or error [info]\n"
+    "  --log-format FORMAT  text or json [text]\n"
+    "\n"
+    "POD_NAME and POD_UID are used in reports and messages.\n";
+
+static const char *environment(const char *name, const char *fallback)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : fallback;
+}
+
+static int parse_number(const char *text, const char *flag, uint64_t most, uint64_t *out, struct error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value > most)
+        return error_set(err, "--%s %s: is not a number from 0 to %llu", flag, text, (unsigned long long)most);
+    *out = value;
+    return 0;
+}
+
+/* A process that its parent left behind would go on for ever. */
+static int die_with(uint64_t parent, struct error *err)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_errno(err, "tie this process to its parent");
+    if ((uint64_t)getppid() != parent)
+        return error_set(err, "process %llu, which this one belongs to, is gone", (unsigned long long)parent);
+    return 0;
+}
+
+enum flag {
+    FLAG_SHARD = 1,
+    FLAG_JOB_DIR,
+    FLAG_DATA,
+    FLAG_COORDINATOR,
+    FLAG_LISTEN,
+    FLAG_LISTEN_FD,
+    FLAG_ADVERTISE,
+    FLAG_OUTPUT,
+    FLAG_MODEL_FILE,
+    FLAG_OPERATOR,
+    FLAG_REPORT_FD,
+    FLAG_EXIT_WHEN_DONE,
+    FLAG_WITH_PARENT,
+    FLAG_LOG_LEVEL,
+    FLAG_LOG_FORMAT,
+    FLAG_HELP,
+};
+
+static const struct option flags[] = {
+    {"shard", required_argument, NULL, FLAG_SHARD},
+    {"job-dir", required_argument, NULL, FLAG_JOB_DIR},
+    {"data", required_argument, NULL, FLAG_DATA},
+    {"coordinator", required_argument, NULL, FLAG_COORDINATOR},
+    {"listen", required_argument, NULL, FLAG_LISTEN},
+    {"listen-fd", required_argument, NULL, FLAG_LISTEN_FD},
+    {"advertise", required_argument, NULL, FLAG_ADVERTISE},
+    {"output", required_argument, NULL, FLAG_OUTPUT},
+    {"model-file", required_argument, NULL, FLAG_MODEL_FILE},
+    {"operator", required_argument, NULL, FLAG_OPERATOR},
+    {"report-fd", required_argument, NULL, FLAG_REPORT_FD},
+    {"exit-when-done", no_argument, NULL, FLAG_EXIT_WHEN_DONE},
+    {"with-parent", required_argument, NULL, FLAG_WITH_PARENT},
+    {"log-level", required_argument, NULL, FLAG_LOG_LEVEL},
+    {"log-format", required_argument, NULL, FLAG_LOG_FORMAT},
+    {"help", no_argument, NULL, FLAG_HELP},
+    {0},
+};
+
+static int parse_flag(struct pod *pod, enum flag flag, const char *value, struct error *err)
+{
+    uint64_t number = 0;
+    switch (flag) {
+    case FLAG_SHARD:
+        if (parse_number(value, "shard", PLAN_SHARDS_MOST - 1, &number, err) < 0)
+            return -1;
+        pod->shard = (uint32_t)number;
+        return 0;
+    case FLAG_LISTEN_FD:
+        if (parse_number(value, "listen-fd", 1 << 20, &number, err) < 0)
+            return -1;
+        pod->listen_fd = (int)number;
+        return 0;
+    case FLAG_REPORT_FD:
+        if (parse_number(value, "report-fd", 1 << 20, &number, err) < 0)
+            return -1;
+        pod->report_fd = (int)number;
+        return 0;
+    case FLAG_WITH_PARENT:
+        return parse_number(value, "with-parent", INT32_MAX, &number, err) < 0 ? -1 : die_with(number, err);
+    case FLAG_LOG_LEVEL:
+        return log_level_parse(value, &pod->log.level, err);
+    case FLAG_LOG_FORMAT:
+        return log_format_parse(value, &pod->log.format, err);
+    case FLAG_JOB_DIR:
+        pod->job_dir = value;
+        return 0;
+    case FLAG_DATA:
+        pod->data = value;
+        return 0;
+    case FLAG_COORDINATOR:
+        pod->coordinator = value;
+        return 0;
+    case FLAG_LISTEN:
+        pod->listen = value;
+        return 0;
+    case FLAG_ADVERTISE:
+        pod->advertise = value;
+        return 0;
+    case FLAG_OUTPUT:
+        pod->output = value;
+        return 0;
+    case FLAG_MODEL_FILE:
+        pod->model_file = value;
+        return 0;
+    case FLAG_OPERATOR:
+        pod->operator_address = value;
+        return 0;
+    case FLAG_EXIT_WHEN_DONE:
+        pod->exit_when_done = true;
+        return 0;
+    case FLAG_HELP:
+        break;
+    }
+    return 0;
+}
+
+int pod_parse(struct pod *pod, int argc, char **argv, struct error *err)
+{
+    *pod = (struct pod){
+        .log = {.fd = STDERR_FILENO, .level = LOG_INFO, .format = LOG_TEXT, .component = argv[1]},
+        .argv = argv,
+        .job_dir = "/etc/thole/job",
+        .data = "/data",
+        .output = "/output",
+        .listen = ":7077",
+        .coordinator = environment("THOLE_COORDINATOR", NULL),
+        .operator_address = environment("THOLE_OPERATOR", NULL),
+        .name = environment("POD_NAME", argv[1]),
+        .uid = environment("POD_UID", "local"),
+        .listen_fd = -1,
+        .report_fd = -1,
+    };
+    opterr = 0;
+    optind = 2;
+    int flag;
+    while ((flag = getopt_long(argc, argv, ":", flags, NULL)) != -1) {
+        if (flag == FLAG_HELP) {
+            fputs(help, stdout);
+            return 1;
+        }
+        if (flag == ':' || flag == '?')
+            return error_set(err, "%s %s; see thole-trainer %s --help", argv[optind - 1],
+                             flag == ':' ? "needs a value" : "is no flag of this role", argv[1]);
+        if (parse_flag(pod, (enum flag)flag, optarg, err) < 0)
+            return -1;
+    }
+    if (optind < argc)
+        return error_set(err, "'%s' is no flag; see thole-trainer %s --help", argv[optind], argv[1]);
+    return 0;
+}
+
+static int read_token(struct pod *pod, struct error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/token", pod->job_dir);
+    cleanup_buffer struct buffer token;
+    buffer_init(&token, sizeof pod->token + 1);
+    if (buffer_read_file(&token, path, err) < 0)
+        return -1;
+    if (token.length != sizeof pod->token)
+        return error_set(err, "'%s' holds %zu bytes and no token of %zu", path, token.length, sizeof pod->token);
+    memcpy(pod->token, token.data, sizeof pod->token);
+    explicit_bzero(token.data, token.length);
+    return 0;
+}
+
+int pod_load(struct pod *pod, struct error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/plan.json", pod->job_dir);
+    cleanup_buffer struct buffer text;
+    buffer_init(&text, PLAN_BYTES_MOST);
+    if (buffer_read_file(&text, path, err) < 0 || plan_parse(&pod->plan, text.data, text.length, err) < 0 ||
+        read_token(pod, err) < 0)
+        return -1;
+    do
+        pod->boot_id = random_u64();
+    while (pod->boot_id == 0);
+    return 0;
+}
+
+void pod_free(struct pod *pod)
+{
+    plan_free(pod->plan);
+    explicit_bzero(pod->token, sizeof pod->token);
+}
+
+int pod_model(const struct pod *pod, struct model **out, struct dataset_description *train,
+              struct dataset_description *test, struct error *err)
+{
+    if (dataset_describe(train, pod->data, pod->plan, DATASET_TRAIN, err) < 0 ||
+        dataset_describe(test, pod->data, pod->plan, DATASET_TEST, err) < 0)
+        return -1;
+    if (memcmp(train->shape, test->shape, sizeof train->shape) != 0)
+        return error_set(err, "the data set's training samples have another shape than its test samples");
+    return model_build(out, pod->plan->model, train->shape, pod->plan->dataset.classes, err);
+}
+
+int pod_net(const struct pod *pod, struct net **out, struct error *err)
+{
+    struct net_options options = {.boot_id = pod->boot_id, .log = &pod->log};
+    memcpy(options.token, pod->token, sizeof options.token);
+    memcpy(options.plan_digest, pod->plan->digest, sizeof options.plan_digest);
+    return net_new(out, &options, err);
+}
+
+int pod_signals(struct error *err)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+        return error_errno(err, "block signals");
+    int fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? error_errno(err, "wait for signals") : fd;
+}

@@ -1,0 +1,335 @@
+/* The role `ps`: a shard behind one port, and with shard 0 the coordinator. */
+#include "pod.h"
+
+#include "coordinator/registrant.h"
+#include "coordinator/server.h"
+#include "numerics/numerics.h"
+#include "ps/ps.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+enum { PATH_MOST = 4096, ADDRESS_MOST = 300 };
+
+static const int64_t FAREWELL = 1 * SECONDS;
+
+struct ps {
+    const struct pod *pod;
+    struct net *net;
+    struct shard *shard;
+    struct shard_server *server;
+    struct coordinator_server *coordinator; /* shard 0 */
+    struct registrant *registrant;          /* the others */
+    struct timer *farewell;
+    char address[ADDRESS_MOST]; /* where others reach this process */
+    char model_file[PATH_MOST], model_name[PATH_MOST];
+    bool ended, failed;
+    struct error failure;
+};
+
+static void end(struct ps *ps, const char *failure)
+{
+    ps->ended = true;
+    if (failure == NULL || ps->failed)
+        return;
+    ps->failed = true;
+    error_set(&ps->failure, "%s", failure);
+}
+
+/* ---- the shard ---- */
+
+static void on_chunk_ready(void *arg, uint64_t version, uint64_t offset)
+{
+    struct ps *ps = arg;
+    if (ps->server != NULL)
+        shard_server_chunk_ready(ps->server, version, offset);
+}
+
+static void on_step_done(void *arg, uint64_t step, double loss)
+{
+    struct ps *ps = arg;
+    if (ps->coordinator != NULL)
+        coordinator_server_step_done(ps->coordinator, step, loss);
+    else
+        registrant_done(ps->registrant, step);
+}
+
+static void on_shard_failed(void *arg, const char *sentence)
+{
+    struct ps *ps = arg;
+    if (ps->coordinator != NULL) {
+        coordinator_server_fail(ps->coordinator, "WorkersDisagree", sentence);
+        return;
+    }
+    registrant_fail(ps->registrant, sentence);
+    end(ps, sentence);
+}
+
+/* ---- who comes ---- */
+
+static void on_connection(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
+{
+    struct ps *ps = arg;
+    if (dialogue == DIALOGUE_DATA)
+        shard_server_accept(ps->server, conn);
+    else if (ps->coordinator != NULL)
+        coordinator_server_accept(ps->coordinator, conn, dialogue, peer_boot);
+    else
+        conn_close(conn, "this shard is not the coordinator: dial shard 0");
+}
+
+/* Nothing comes before `ready`, and afterwards a connection is somebody else's. */
+static void *no_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
+{
+    (void)arg;
+    (void)conn;
+    error_set(err, "a frame of type %u comes too early", frame->type);
+    return NULL;
+}
+
+static int not_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload, struct error *err)
+{
+    (void)arg;
+    (void)conn;
+    (void)payload;
+    return error_set(err, "a frame of type %u comes too early", frame->type);
+}
+
+static void on_closed(void *arg, struct conn *conn, const char *reason)
+{
+    (void)arg;
+    (void)conn;
+    (void)reason;
+}
+
+static const struct conn_handlers dispatcher = {
+    .ready = on_connection,
+    .place = no_place,
+    .received = not_received,
+    .closed = on_closed,
+};
+
+/* ---- the end ---- */
+
+static void on_farewell(void *arg)
+{
+    end(arg, NULL);
+}
+
+static void on_over(void *arg, bool succeeded)
+{
+    struct ps *ps = arg;
+    (void)succeeded; /* the report says it: an exit status would only make somebody start this process again */
+    if (ps->pod->exit_when_done)
+        net_timer_set(ps->farewell, FAREWELL);
+}
+
+static void on_finished(void *arg)
+{
+    struct ps *ps = arg;
+    log_info(&ps->pod->log, "the job is over", NULL);
+    if (ps->pod->exit_when_done)
+        end(ps, NULL);
+}
+
+static void on_accepted(void *arg, uint32_t term)
+{
+    struct ps *ps = arg;
+    shard_server_set_term(ps->server, term);
+    log_info(&ps->pod->log, "registered", "coordinator", ps->pod->coordinator, NULL);
+}
+
+static void on_lost(void *arg, const char *reason)
+{
+    struct ps *ps = arg;
+    char sentence[sizeof ps->failure.message];
+    snprintf(sentence, sizeof sentence, "lost the coordinator at %s: %s", ps->pod->coordinator, reason);
+    end(ps, sentence);
+}
+
+static void on_signal(void *arg)
+{
+    end(arg, NULL);
+}
+
+/* ---- addresses and paths ---- */
+
+static int listen_socket(const struct pod *pod, uint16_t *port, struct error *err)
+{
+    if (pod->listen_fd < 0)
+        return wire_listen_socket(pod->listen, port, err);
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    int file_flags = fcntl(pod->listen_fd, F_GETFL);
+    if (file_flags < 0 || fcntl(pod->listen_fd, F_SETFL, file_flags | O_NONBLOCK) < 0)
+        return error_errno(err, "--listen-fd %d", pod->listen_fd);
+    if (getsockname(pod->listen_fd, (struct sockaddr *)&address, &size) < 0)
+        return error_errno(err, "--listen-fd %d", pod->listen_fd);
+    if (address.ss_family == AF_INET)
+        *port = ntohs(((struct sockaddr_in *)&address)->sin_port);
+    else if (address.ss_family == AF_INET6)
+        *port = ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    else
+        return error_set(err, "--listen-fd %d is no TCP socket", pod->listen_fd);
+    return pod->listen_fd;
+}
+
+static void own_address(const struct pod *pod, uint16_t port, char out[ADDRESS_MOST])
+{
+    const char *ip = getenv("POD_IP");
+    if (pod->advertise != NULL)
+        snprintf(out, ADDRESS_MOST, "%s", pod->advertise);
+    else if (ip != NULL && strchr(ip, ':') != NULL)
+        snprintf(out, ADDRESS_MOST, "[%s]:%u", ip, port);
+    else
+        snprintf(out, ADDRESS_MOST, "%s:%u", ip != NULL && ip[0] != '\0' ? ip : "127.0.0.1", port);
+}
+
+/* Names come from the API server, and a path made of them must not lead elsewhere. */
+static bool is_plain(const char *name)
+{
+    return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL;
+}
+
+static int model_paths(const struct pod *pod, char file[PATH_MOST], char name[PATH_MOST], struct error *err)
+{
+    const struct plan *plan = pod->plan;
+    struct stat status;
+    file[0] = '\0';
+    if (pod->model_file != NULL) {
+        snprintf(file, PATH_MOST, "%s", pod->model_file);
+        snprintf(name, PATH_MOST, "%s", pod->model_file);
+        return 0;
+    }
+    if (stat(pod->output, &status) < 0 || !S_ISDIR(status.st_mode))
+        return 0;
+    if (!is_plain(plan->job_namespace) || !is_plain(plan->job_name) || !is_plain(plan->job_uid))
+        return error_set(err, "the job's namespace, name and UID '%s', '%s', '%s' make no directory's name",
+                         plan->job_namespace, plan->job_name, plan->job_uid);
+    snprintf(name, PATH_MOST, "%s/%s/%s/model.safetensors", plan->job_namespace, plan->job_name, plan->job_uid);
+    if (snprintf(file, PATH_MOST, "%s/%s", pod->output, name) >= PATH_MOST)
+        return error_set(err, "--output %s: is too long", pod->output);
+    return 0;
+}
+
+/* ---- life ---- */
+
+static int start_coordinator(struct ps *ps, const struct model *model, const struct dataset_description *train,
+                             const struct dataset_description *test, struct error *err)
+{
+    const struct pod *pod = ps->pod;
+    if (model_paths(pod, ps->model_file, ps->model_name, err) < 0)
+        return -1;
+    if (ps->model_file[0] == '\0')
+        log_warn(&pod->log, "there is no output directory: the model will not be kept", "output", pod->output, NULL);
+    struct coordinator_server_options options = {
+        .net = ps->net,
+        .log = &pod->log,
+        .plan = pod->plan,
+        .model = model,
+        .shard = ps->shard,
+        .train_samples = train->samples,
+        .test_samples = test->samples,
+        .boot_id = pod->boot_id,
+        .kernel = numerics_kernel(),
+        .address = ps->address,
+        .model_path = ps->model_file[0] != '\0' ? ps->model_file : NULL,
+        .model_name = ps->model_name,
+        .pod = pod->name,
+        .pod_uid = pod->uid,
+        .operator_address = pod->operator_address,
+        .report_fd = pod->report_fd,
+        .over = on_over,
+        .arg = ps,
+    };
+    memcpy(options.token, pod->token, sizeof options.token);
+    if (model_canary(model, pod->plan->training.batch_size, pod->plan->blocks, train->samples, options.canary, err) < 0)
+        return -1;
+    if (coordinator_server_new(&ps->coordinator, &options, err) < 0)
+        return -1;
+    shard_server_set_term(ps->server, COORDINATOR_FIRST_TERM);
+    return 0;
+}
+
+static int start_registrant(struct ps *ps, struct error *err)
+{
+    if (ps->pod->coordinator == NULL)
+        return error_set(err, "shard %u needs --coordinator or THOLE_COORDINATOR, the host:port of shard 0",
+                         ps->pod->shard);
+    struct registrant_options options = {
+        .net = ps->net,
+        .log = &ps->pod->log,
+        .coordinator = ps->pod->coordinator,
+        .address = ps->address,
+        .shard = ps->pod->shard,
+        .accepted = on_accepted,
+        .finished = on_finished,
+        .lost = on_lost,
+        .arg = ps,
+    };
+    return registrant_new(&ps->registrant, &options, err);
+}
+
+static int start(struct ps *ps, const struct model *model, const struct dataset_description *train,
+                 const struct dataset_description *test, int signals, struct error *err)
+{
+    struct shard_hooks hooks = {
+        .chunk_ready = on_chunk_ready, .step_done = on_step_done, .failed = on_shard_failed, .arg = ps};
+    if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||
+        shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0)
+        return -1;
+    ps->farewell = net_timer_new(ps->net, on_farewell, ps);
+    if (ps->farewell == NULL)
+        return error_set(err, "start the parameter server: no memory");
+    uint16_t port = 0;
+    cleanup_fd int listener = listen_socket(ps->pod, &port, err);
+    if (listener < 0)
+        return -1;
+    own_address(ps->pod, port, ps->address);
+    int started = ps->pod->shard == 0 ? start_coordinator(ps, model, train, test, err) : start_registrant(ps, err);
+    if (started < 0 || net_watch_fd(ps->net, signals, on_signal, ps, err) < 0 ||
+        net_listen(ps->net, move_fd(&listener), &dispatcher, ps, err) < 0)
+        return -1;
+    log_info(&ps->pod->log, "parameter server listens", "address", ps->address, NULL);
+    return 0;
+}
+
+static int run(struct ps *ps, struct error *err)
+{
+    while (!ps->ended)
+        if (net_wait(ps->net, -1, err) < 0)
+            return -1;
+    (void)net_wait(ps->net, 0, err); /* last words */
+    return ps->failed ? error_set(err, "%s", error_message(&ps->failure)) : 0;
+}
+
+int ps_main(const struct pod *pod, struct error *err)
+{
+    if (pod->shard >= pod->plan->shards)
+        return error_set(err, "--shard %u: the plan has shards 0 to %u", pod->shard, pod->plan->shards - 1);
+    cleanup_fd int signals = pod_signals(err);
+    if (signals < 0)
+        return -1;
+    struct dataset_description train, test;
+    cleanup_model struct model *model = NULL;
+    if (pod_model(pod, &model, &train, &test, err) < 0)
+        return -1;
+    struct ps ps = {.pod = pod};
+    if (pod_net(pod, &ps.net, err) < 0)
+        return -1;
+    int result = start(&ps, model, &train, &test, signals, err);
+    if (result == 0)
+        result = run(&ps, err);
+    coordinator_server_free(ps.coordinator);
+    registrant_free(ps.registrant);
+    shard_server_free(ps.server);
+    shard_free(ps.shard);
+    net_timer_free(ps.farewell);
+    net_free(ps.net);
+    return result;
+}

@@ -1,0 +1,42 @@
+/* gradient — one tree node's sum of block gradients, handed out chunk by chunk; private to this folder.
+ *
+ * Each block is one call of model_gradient(), never fused with another, and sums are those of the fixed tree, so a node
+ * has the same bits whoever computes it.
+ */
+#ifndef THOLE_WORKER_GRADIENT_H
+#define THOLE_WORKER_GRADIENT_H
+
+#include "common/plan/schedule.h"
+#include "data/data.h"
+#include "model/model.h"
+#include "worker/parameters.h"
+
+struct gradient;
+
+/* All borrowed. */
+int gradient_new(struct gradient **out, const struct plan *plan, const struct model *model, const struct dataset *train,
+                 struct error *err);
+void gradient_free(struct gradient *gradient);
+CLEANUP_DEFINE(cleanup_gradient_pointer, struct gradient, gradient_free)
+#define cleanup_gradient CLEANUP(cleanup_gradient_pointer)
+
+/* The nodes whose sums make up blocks [first, first + count) of a step, and nothing else. */
+uint32_t gradient_cover(const struct gradient *gradient, uint64_t step, uint32_t first, uint32_t count,
+                        uint32_t nodes[TREE_COVER_MOST]);
+
+struct gradient_hooks {
+    /* Before every block: is the step still wanted? */
+    bool (*go_on)(void *arg);
+    /* Where the node's sum over the chunk is to be written; NULL: it is not wanted. */
+    float *(*place)(void *arg, const struct chunk *chunk);
+    /* It is written; `loss` is the node's. */
+    void (*filled)(void *arg, const struct chunk *chunk, double loss);
+    void *arg;
+};
+
+/* Computes a node that is not empty, from θ_step, in the chunks of `parameters`. False where go_on() said so; nothing
+ * has been placed then. */
+bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, const float *params,
+                      const struct parameters *parameters, const struct gradient_hooks *hooks);
+
+#endif

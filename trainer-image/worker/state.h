@@ -1,0 +1,63 @@
+/* state — what a worker is made of; private to this folder. */
+#ifndef THOLE_WORKER_STATE_H
+#define THOLE_WORKER_STATE_H
+
+#include "worker/gradient.h"
+#include "worker/parameters.h"
+#include "worker/validate.h"
+#include "worker/work.h"
+#include "worker/worker.h"
+
+enum { ADDRESS_MOST = 300 };
+
+/* The DATA connection to one shard. */
+struct link {
+    struct worker *worker;
+    uint32_t shard;
+    char address[ADDRESS_MOST + 1]; /* "": not known yet */
+    uint64_t boot;
+    struct conn *conn;
+    bool ready;
+    const struct chunk *receiving; /* straight into its place; NULL: into scratch, to be forgotten */
+    struct timer *retry;
+};
+
+struct worker {
+    struct worker_options options;
+    struct parameters *parameters;
+    struct gradient *gradient;
+    struct validator *validator; /* NULL: nothing to validate with */
+    struct work work;
+    uint64_t asked_step; /* for which all chunks were looked through; UINT64_MAX: none */
+    uint64_t generation; /* grows when what is being computed is no longer to be sent as it is */
+
+    struct conn *control;
+    bool joined;
+    uint64_t coordinator_boot; /* 0: never seen one */
+    uint32_t term;
+    struct timer *dial, *heartbeat;
+    struct link links[PLAN_SHARDS_MOST];
+
+    bool finished; /* the job is */
+    bool ended;    /* worker_run() returns */
+    bool failed;   /* with `failure` */
+    struct error failure;
+};
+
+#define WORKER_RETRY (300 * MILLISECONDS)
+
+void worker_fail(struct worker *worker, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Parameters have come: what is over is dropped, what was overtaken is asked for. */
+void worker_parameters_came(struct worker *worker, const struct chunk *chunk);
+/* link.c */
+int link_init(struct link *link, struct worker *worker, uint32_t shard, struct error *err);
+/* Where the shard is now; a connection to elsewhere is closed. */
+void link_set(struct link *link, const char *address, uint64_t boot);
+void link_drop(struct link *link); /* closed, and nowhere until link_set() */
+void link_ask(struct link *link, const struct chunk *chunk, uint64_t version);
+
+/* control.c */
+int control_init(struct worker *worker, struct error *err);
+void control_dial(void *worker);
+
+#endif
