@@ -52,6 +52,7 @@ struct kube_client {
     uint64_t credentials; /* counts their versions */
     struct instant credentials_read;
     _Atomic uint64_t requests[KUBE_DELETE + 1][KUBE_CODES];
+    _Atomic uint64_t connections;
 };
 
 static const int counted_codes[KUBE_CODES - 1] = {0,   200, 201, 202, 400, 401, 403, 404, 405, 409,
@@ -65,8 +66,11 @@ const char *kube_code_name(int index)
     return names[index];
 }
 
-static void count_answer(struct kube_client *client, enum kube_method method, int status)
+static void count_answer(struct kube_client *client, enum kube_method method, int status, CURL *easy)
 {
+    long opened = 0;
+    curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &opened);
+    atomic_fetch_add_explicit(&client->connections, (uint64_t)opened, memory_order_relaxed);
     int index = 0;
     while (index < KUBE_CODES - 1 && counted_codes[index] != status)
         index++;
@@ -75,6 +79,7 @@ static void count_answer(struct kube_client *client, enum kube_method method, in
 
 void kube_client_metrics(const struct kube_client *client, struct kube_client_metrics *out)
 {
+    out->connections = atomic_load_explicit(&client->connections, memory_order_relaxed);
     for (int method = 0; method <= KUBE_DELETE; method++)
         for (int code = 0; code < KUBE_CODES; code++)
             out->requests[method][code] = atomic_load_explicit(&client->requests[method][code], memory_order_relaxed);
@@ -276,7 +281,6 @@ static bool try_again(struct kube_call *call, const struct kube_response *respon
 
 static void on_done(void *arg, CURL *easy, CURLcode result)
 {
-    (void)easy;
     struct kube_call *call = arg;
     struct kube_client *client = call->client;
     /* Whatever made the answer stay away may be the connection. */
@@ -290,7 +294,7 @@ static void on_done(void *arg, CURL *easy, CURLcode result)
     struct kube_response response;
     struct error err = {0};
     call_answer(call, result, client->config, &response, &err);
-    count_answer(client, call->method, response.status);
+    count_answer(client, call->method, response.status, easy);
     if (try_again(call, &response)) {
         cJSON_Delete(response.object);
         return;

@@ -81,6 +81,7 @@ int kube_stream(struct kube_client *client, const struct kube_request *request, 
 enum { KUBE_CODES = 20 };
 struct kube_client_metrics {
     uint64_t requests[KUBE_DELETE + 1][KUBE_CODES];
+    uint64_t connections; /* opened so far */
 };
 void kube_client_metrics(const struct kube_client *client, struct kube_client_metrics *out);
 const char *kube_method_name(enum kube_method method); /* "GET" */

@@ -441,6 +441,11 @@ static void a_killed_server_and_what_vanished_meanwhile(void **state)
 static void a_frozen_server_times_out_and_its_connection_is_left(void **state)
 {
     struct world *world = *state;
+    succeeds(world, create(world, "before", "one"));
+    struct kube_client_metrics before;
+    struct kube_client_metrics after;
+    kube_client_metrics(world->client, &before);
+    assert_int_equal(before.connections, 1);
     control("freeze-api", NULL);
     const struct kube_request request = {.method = KUBE_GET, .path = "/version", .timeout = 300 * MILLISECONDS};
     answer(world, kube_request(world->client, &request, on_answer, world, NULL, NULL));
@@ -449,6 +454,8 @@ static void a_frozen_server_times_out_and_its_connection_is_left(void **state)
     assert_non_null(strstr(world->error, "imed out"));
     control("thaw-api", NULL);
     succeeds(world, create(world, "a", "one"));
+    kube_client_metrics(world->client, &after);
+    assert_int_equal(after.connections, 2);
 }
 
 static void a_rotated_token_is_read_again(void **state)

@@ -190,6 +190,36 @@ static void a_failing_key_with_events_runs_once_a_second(void **state)
     assert_in_range(runs, 100, 120);
 }
 
+/* With a back-off of minutes: a resync waits for it, an event for a second, and a success ends it. */
+static void what_cuts_a_long_backoff_short(void **state)
+{
+    (void)state;
+    const struct queue_options options = {.backoff_base = 100 * SECONDS};
+    cleanup_queue struct queue *queue = queue_new(&options, NULL);
+    struct instant now = {SECONDS};
+    assert_int_equal(queue_add(queue, "a", QUEUE_HIGH, now, NULL), 0);
+    assert_string_equal(queue_take(queue, now), "a");
+    queue_done(queue, "a", QUEUE_FAILED, 0, now);
+    assert_int_equal(queue_add(queue, "a", QUEUE_LOW, now, NULL), 0);
+    assert_int_equal(queue_add_after(queue, "a", SECONDS, now, NULL), 0);
+    now.nanoseconds += 40 * SECONDS;
+    assert_null(queue_take(queue, now));
+    assert_int_equal(queue_add(queue, "a", QUEUE_HIGH, now, NULL), 0);
+    assert_string_equal(queue_take(queue, now), "a");
+
+    queue_done(queue, "a", QUEUE_FAILED, 0, now);
+    assert_int_equal(queue_failures(queue, "a"), 2);
+    assert_int_equal(queue_add(queue, "a", QUEUE_HIGH, now, NULL), 0);
+    assert_null(queue_take(queue, now));
+    now.nanoseconds += SECONDS;
+    assert_string_equal(queue_take(queue, now), "a");
+
+    queue_done(queue, "a", QUEUE_AFTER, SECONDS, now);
+    assert_int_equal(queue_failures(queue, "a"), 0);
+    assert_int_equal(queue_add(queue, "a", QUEUE_LOW, now, NULL), 0);
+    assert_string_equal(queue_take(queue, now), "a");
+}
+
 static void all_failures_together_pass_the_bucket(void **state)
 {
     (void)state;
@@ -281,6 +311,7 @@ int main(void)
         cmocka_unit_test(stories_go_as_told),
         cmocka_unit_test(backoff_doubles_within_its_jitter_up_to_the_most),
         cmocka_unit_test(a_failing_key_with_events_runs_once_a_second),
+        cmocka_unit_test(what_cuts_a_long_backoff_short),
         cmocka_unit_test(all_failures_together_pass_the_bucket),
         cmocka_unit_test(resyncs_are_not_starved),
         cmocka_unit_test(many_keys_and_no_more_than_the_most),
