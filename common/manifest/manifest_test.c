@@ -2,6 +2,7 @@
 
 #include "common/manifest/embedded.h"
 #include "common/manifest/schema.h"
+#include "common/plan/plan.h"
 #include "common/yaml.h"
 
 #include <setjmp.h>
@@ -102,6 +103,66 @@ static void what_does_not_fit_is_named_with_its_path(void **state)
     }
 }
 
+/* RFC 7396; `patch` is borrowed. */
+static void merge_into(cJSON *target, const cJSON *patch)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, patch)
+    {
+        cJSON *old = cJSON_GetObjectItemCaseSensitive(target, item->string);
+        if (cJSON_IsObject(old) && cJSON_IsObject(item)) {
+            merge_into(old, item);
+            continue;
+        }
+        cJSON_DeleteItemFromObjectCaseSensitive(target, item->string);
+        if (!cJSON_IsNull(item))
+            cJSON_AddItemToObject(target, item->string, cJSON_Duplicate(item, true));
+    }
+}
+
+static cJSON *read_sample(const char *path)
+{
+    struct error err = {0};
+    cleanup_json cJSON *documents = yaml_read_file(path, &err);
+    assert_string_equal(error_message(&err), "");
+    return cJSON_DetachItemFromArray(documents, 0);
+}
+
+/* What the CRDs refuse in a cluster is refused here too, by the schema or by what plan_compile checks in place of CEL,
+ * and in the same words. */
+static void the_same_is_refused_as_in_a_cluster(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_json cJSON *cases = yaml_read_file("../../crds/cases.yaml", &err);
+    assert_string_equal(error_message(&err), "");
+    assert_true(cJSON_GetArraySize(cases) > 40);
+    const cJSON *test = NULL;
+    cJSON_ArrayForEach(test, cases)
+    {
+        if (json_bool(test, "onlyCluster", false))
+            continue;
+        cleanup_json cJSON *job = read_sample("../../config/samples/trainjob.yaml");
+        cleanup_json cJSON *dataset = read_sample("../../config/samples/dataset.yaml");
+        bool of_job = strcmp(json_string(test, "kind", ""), "TrainJob") == 0;
+        merge_into(of_job ? job : dataset, json_at(test, "change"));
+        struct error why = {0};
+        json_put(job, "metadata.uid", cJSON_CreateString("uid"), NULL);
+        if (manifest_check(job, &why) == 0 && manifest_check(dataset, &why) == 0) {
+            cleanup_free char *plan = plan_compile(job, dataset, &why);
+            if (plan != NULL)
+                fail_msg("%s: it is not refused", json_string(test, "name", ""));
+        }
+        const cJSON *text = NULL;
+        cJSON_ArrayForEach(text, json_at(test, "says"))
+        {
+            if (strstr(error_message(&why), text->valuestring) == NULL)
+                fail_msg("%s: '%s' is not said: %s", json_string(test, "name", ""), text->valuestring,
+                         error_message(&why));
+        }
+    }
+}
+
 static void a_null_stands_for_the_default(void **state)
 {
     (void)state;
@@ -124,6 +185,7 @@ int main(void)
         cmocka_unit_test(samples_are_read_with_their_defaults),
         cmocka_unit_test(schemas_hold_only_what_is_understood),
         cmocka_unit_test(what_does_not_fit_is_named_with_its_path),
+        cmocka_unit_test(the_same_is_refused_as_in_a_cluster),
         cmocka_unit_test(a_null_stands_for_the_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,6 +236,7 @@ void trainjob_hello(struct trainjob_controller *controller, const struct report_
         return;
     }
     memory->acked = durable_ack(memory, observed->job.status);
+    memory->ack_is_due = false; /* the welcome carries it */
     log_info(controller->options.log, "a coordinator reports", "job", key.text, "pod", hello->pod, "boot", hello->boot,
              NULL);
     if (controller->options.hooks.welcome != NULL)
