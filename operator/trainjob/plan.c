@@ -50,7 +50,8 @@ static void plan_deletion(const struct trainjob_view *view, struct intents *out)
             intents_add(out, INTENT_DELETE, &deployment_resource, deployment->name, deployment->uid, NULL);
     }
     int64_t left = job->deleted_at + TRAINJOB_HISTORY_WAIT - view->now;
-    if (!view->history->configured || view->history->final)
+    /* Of a job that was never started there is nothing to record. */
+    if (!view->history->configured || view->history->final || !job->started)
         remove_finalizer(job, out, NULL, NULL);
     else if (left <= 0)
         remove_finalizer(job, out, "HistoryLost",
