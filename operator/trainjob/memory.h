@@ -20,6 +20,7 @@ struct job_memory {
     struct trainjob_attempts attempts;
     bool frozen_here;      /* by this process: no operator before can have made its Secret … */
     bool secret_uncertain; /* … unless a POST went unanswered */
+    bool secret_lost;      /* a pod says that it is not there */
 
     struct trainjob_history history;
     uint32_t put_epoch, put_term;

@@ -3,6 +3,7 @@
 #include "trainjob/controller.h"
 
 #include "common/clock.h"
+#include "trainjob/objects.h"
 #include "trainjob/plan.h"
 #include "trainjob/status.h"
 
@@ -100,6 +101,7 @@ static void on_step_done(struct look *look)
         bool secret_made = memory->attempts.secret_made || look->attempts.secret_made;
         memory->attempts = look->attempts;
         memory->attempts.secret_made = secret_made;
+        memory->secret_lost = memory->secret_lost && !secret_made;
     }
     write_status(look);
 }
@@ -540,6 +542,21 @@ static const char *newest_warning(const cJSON *list)
     return text;
 }
 
+/* The one child that is not watched, because Secrets are not read: its loss shows in the pods that want it. */
+static void notice_lost_secret(struct job_memory *memory, const char *text)
+{
+    struct trainjob job = {.name = strchr(memory->key, '/') + 1};
+    char name[OBJECT_NAME_SIZE];
+    char sign[OBJECT_NAME_SIZE + 32];
+    object_secret_name(&job, name);
+    snprintf(sign, sizeof sign, "secret \"%s\" not found", name);
+    if (strstr(text, sign) == NULL)
+        return;
+    memory->attempts.secret_made = false;
+    memory->secret_lost = true;
+    memory->secret_uncertain = true; /* the Event may be older than a Secret that is there again */
+}
+
 static void on_events(void *arg, struct kube_response *response)
 {
     cleanup_free struct event_read *read = arg;
@@ -556,6 +573,7 @@ static void on_events(void *arg, struct kube_response *response)
             look_again(look, 1);
         cJSON_DeleteItemFromObjectCaseSensitive(memory->events, read->pod_uid);
         cJSON_AddStringToObject(memory->events, read->pod_uid, text);
+        notice_lost_secret(memory, text);
     }
     if (--look->outstanding == 0)
         end(look);
@@ -650,7 +668,7 @@ void reconcile_trainjob(void *arg, struct reconcile *run, const char *key)
     snprintf(look->uid, sizeof look->uid, "%s", observed->job.uid);
     snprintf(look->resource_version, sizeof look->resource_version, "%s", observed->job.resource_version);
     /* Deployments are made after the Secret: where one is, so is the Secret. */
-    if (observed->children.deployment_count > 0)
+    if (observed->children.deployment_count > 0 && !memory->secret_lost)
         memory->attempts.secret_made = true;
     trainjob_plan(&observed->view, &look->intents);
     if (look->intents.after > 0)
