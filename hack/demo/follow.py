@@ -120,7 +120,7 @@ def table(history):
     rows = [("epoch", "train loss", "val. loss", "accuracy", "workers", "seconds")]
     for entry in history:
         rows.append((str(entry["epoch"]), f"{entry['trainLoss']:.4f}", number(entry.get("validationLoss"), 4),
-                     number(entry.get("accuracy"), 2), str(entry["parallelism"]), f"{entry['durationSeconds']:.1f}"))
+                     number(entry.get("accuracy"), 2), f"{entry['parallelism']:g}", f"{entry['durationSeconds']:.1f}"))
     return "\n".join("    " + "".join(f"{cell:>12}" for cell in row) for row in rows)
 
 
