@@ -10,6 +10,10 @@
 #include <endian.h>
 #include <string.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #ifdef __aarch64__
 #include <arm_acle.h>
 #include <asm/hwcap.h>
@@ -109,6 +113,56 @@ static uint32_t crc_plain(uint32_t crc, const unsigned char *bytes, size_t lengt
 #if defined(__x86_64__)
 CRC_BY_INSTRUCTION(crc_sse42, __attribute__((target("sse4.2"))), uint64_t, __builtin_ia32_crc32di,
                    __builtin_ia32_crc32qi)
+
+/* Four registers of 64 bytes are carried over the data by multiplication without carries: what stands D bits before
+ * other bits is worth x^D times as much, and that is taken modulo the polynomial, x^(D+32) for the first eight bytes of
+ * each sixteen and x^(D-32) for the others, bits reflected, shifted by one (V. Gopal et al.: "Fast CRC Computation for
+ * Generic Polynomials Using PCLMULQDQ Instruction", Intel, 2009). The last sixteen bytes go through the crc32
+ * instruction. */
+#define CRC_AVX512 __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.2")))
+
+static const uint64_t by_2048_bits[2] = {0xdcb17aa4, 0xb9e02b86};
+static const uint64_t by_512_bits[2] = {0x740eef02, 0x9e4addf8};
+static const uint64_t by_128_bits[2] = {0xf20c0dfe, 0x14cd00bd6};
+
+CRC_AVX512 static inline __m512i carry_512(__m512i from, const uint64_t factors[2], __m512i to)
+{
+    __m512i by = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)factors));
+    __m512i first = _mm512_clmulepi64_epi128(from, by, 0x00), second = _mm512_clmulepi64_epi128(from, by, 0x11);
+    return _mm512_xor_si512(_mm512_xor_si512(first, second), to);
+}
+
+CRC_AVX512 static inline __m128i carry_128(__m128i from, __m128i to)
+{
+    __m128i by = _mm_loadu_si128((const __m128i *)by_128_bits);
+    __m128i first = _mm_clmulepi64_si128(from, by, 0x00), second = _mm_clmulepi64_si128(from, by, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(first, second), to);
+}
+
+CRC_AVX512 static uint32_t crc_avx512(uint32_t crc, const unsigned char *bytes, size_t length)
+{
+    enum { STRIDE = 256 };
+    if (length < STRIDE)
+        return crc_sse42(crc, bytes, length);
+    __m512i a = _mm512_xor_si512(_mm512_loadu_si512(bytes), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
+    __m512i b = _mm512_loadu_si512(bytes + 64), c = _mm512_loadu_si512(bytes + 128),
+            d = _mm512_loadu_si512(bytes + 192);
+    for (bytes += STRIDE, length -= STRIDE; length >= STRIDE; bytes += STRIDE, length -= STRIDE) {
+        a = carry_512(a, by_2048_bits, _mm512_loadu_si512(bytes));
+        b = carry_512(b, by_2048_bits, _mm512_loadu_si512(bytes + 64));
+        c = carry_512(c, by_2048_bits, _mm512_loadu_si512(bytes + 128));
+        d = carry_512(d, by_2048_bits, _mm512_loadu_si512(bytes + 192));
+    }
+    b = carry_512(a, by_512_bits, b);
+    c = carry_512(b, by_512_bits, c);
+    d = carry_512(c, by_512_bits, d);
+    __m128i last = carry_128(_mm512_extracti32x4_epi32(d, 0), _mm512_extracti32x4_epi32(d, 1));
+    last = carry_128(last, _mm512_extracti32x4_epi32(d, 2));
+    last = carry_128(last, _mm512_extracti32x4_epi32(d, 3));
+    uint64_t end = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(last));
+    end = _mm_crc32_u64(end, (uint64_t)_mm_extract_epi64(last, 1));
+    return crc_sse42((uint32_t)end, bytes, length);
+}
 #elif defined(__aarch64__)
 CRC_BY_INSTRUCTION(crc_armv8, __attribute__((target("+crc"))), uint32_t, __crc32cd, __crc32cb)
 #endif
@@ -116,6 +170,8 @@ CRC_BY_INSTRUCTION(crc_armv8, __attribute__((target("+crc"))), uint32_t, __crc32
 uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 {
 #if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))
+        return ~crc_avx512(~crc, data, length);
     if (__builtin_cpu_supports("sse4.2"))
         return ~crc_sse42(~crc, data, length);
 #elif defined(__aarch64__)
@@ -125,7 +181,16 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t length)
     return ~crc_plain(~crc, data, length);
 }
 
-uint32_t crc32c_plain(uint32_t crc, const void *data, size_t length)
+uint32_t crc32c_by(enum crc_way way, uint32_t crc, const void *data, size_t length)
 {
-    return ~crc_plain(~crc, data, length);
+    switch (way) {
+#if defined(__x86_64__)
+    case CRC_SSE42:
+        return __builtin_cpu_supports("sse4.2") ? ~crc_sse42(~crc, data, length) : crc32c(crc, data, length);
+#endif
+    case CRC_PLAIN:
+        return ~crc_plain(~crc, data, length);
+    default:
+        return crc32c(crc, data, length);
+    }
 }
