@@ -1,5 +1,6 @@
 #include "common/manifest/manifest.h"
 
+#include "common/buffer.h"
 #include "common/manifest/embedded.h"
 #include "common/manifest/schema.h"
 #include "common/plan/plan.h"
@@ -179,6 +180,66 @@ static void a_null_stands_for_the_default(void **state)
     assert_string_equal(json_string(objects->child, "metadata.namespace", "?"), "default");
 }
 
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Whatever a file holds, the answer is objects or a sentence. */
+static void mutated_manifests_never_break_it(void **state)
+{
+    (void)state;
+    static const char spice[] = "{}[]:,-&*!|>'\"#~\n\t 0x.e\xff";
+    struct error err = {0};
+    cleanup_buffer struct buffer sample;
+    buffer_init(&sample, 1 << 16);
+    assert_int_equal(buffer_read_file(&sample, "../../config/samples/trainjob.yaml", &err), 0);
+    assert_int_equal(buffer_append_text(&sample, "\n---\n", &err), 0);
+    assert_int_equal(buffer_read_file(&sample, "../../config/samples/dataset.yaml", &err), 0);
+    uint64_t random = 0x9E3779B97F4A7C15u;
+    for (int round = 0; round < 150; round++) {
+        cleanup_free char *text = malloc(sample.length + 1);
+        assert_non_null(text);
+        memcpy(text, sample.data, sample.length + 1);
+        for (uint64_t changes = 1 + next_random(&random) % 4; changes > 0; changes--)
+            text[next_random(&random) % sample.length] = spice[next_random(&random) % (sizeof spice - 1)];
+        struct error why = {0};
+        cleanup_json cJSON *objects = manifest_parse(text, sample.length, "f.yaml", &why);
+        assert_true((objects == NULL) == (error_message(&why)[0] != '\0'));
+    }
+}
+
+/* Which allocation fails next: cJSON's allocations go through here. */
+static size_t allocations_left = SIZE_MAX;
+
+static void *scarce_malloc(size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    allocations_left--;
+    return malloc(size);
+}
+
+/* Without memory there is a failure: no crash, no leak. */
+static void failing_allocations_are_survived(void **state)
+{
+    (void)state;
+    static const char text[] = JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}}\n"
+                                   "  template: {spec: {containers: [{name: trainer, env: [{name: A}]}]}}\n";
+    cJSON_Hooks hooks = {.malloc_fn = scarce_malloc, .free_fn = free};
+    cJSON_InitHooks(&hooks);
+    for (size_t allowed = 0; allowed < 6000; allowed += allowed < 400 ? 1 : 37) {
+        allocations_left = allowed;
+        struct error why = {0};
+        cJSON *objects = manifest_parse(text, strlen(text), "f.yaml", &why);
+        cJSON_Delete(objects);
+    }
+    cJSON_InitHooks(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +248,8 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_named_with_its_path),
         cmocka_unit_test(the_same_is_refused_as_in_a_cluster),
         cmocka_unit_test(a_null_stands_for_the_default),
+        cmocka_unit_test(mutated_manifests_never_break_it),
+        cmocka_unit_test(failing_allocations_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

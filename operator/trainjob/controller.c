@@ -176,8 +176,6 @@ struct report_ack durable_ack(const struct job_memory *memory, const cJSON *stat
 
 static void refuse(const struct trainjob_controller *controller, const struct report_hello *hello, const char *sentence)
 {
-    log_warn(controller->options.log, "a coordinator is refused", "job", hello->job_name, "namespace",
-             hello->job_namespace, "pod", hello->pod, "boot", hello->boot, "why", sentence, NULL);
     if (controller->options.hooks.refuse != NULL)
         controller->options.hooks.refuse(controller->options.hooks.arg, hello->job_uid, hello->boot, sentence);
 }

@@ -1,0 +1,119 @@
+#include "trainjob/memory.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void jobs_are_found_by_key_and_uid(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(true, &err);
+    assert_non_null(memory);
+    char key[64];
+    char uid[64];
+    for (int i = 0; i < 1000; i++) { /* beyond the first table */
+        snprintf(key, sizeof key, "ns/job-%d", i);
+        snprintf(uid, sizeof uid, "uid-%d", i);
+        struct job_memory *job = memory_of(memory, key, uid);
+        assert_non_null(job);
+        assert_true(job->history.configured);
+        job->phase = i % 2 == 0 ? TRAINJOB_RUNNING : TRAINJOB_FAILED;
+    }
+    struct job_memory *job = memory_of(memory, "ns/job-7", "uid-7");
+    assert_ptr_equal(job, memory_find(memory, "uid-7"));
+    assert_string_equal(job->key, "ns/job-7");
+    uint64_t counts[TRAINJOB_PHASES];
+    memory_count(memory, counts);
+    assert_int_equal(counts[TRAINJOB_RUNNING], 500);
+    assert_int_equal(counts[TRAINJOB_FAILED], 500);
+
+    memory_drop(memory, "ns/job-7");
+    memory_drop(memory, "ns/job-7");
+    assert_null(memory_find(memory, "uid-7"));
+    assert_non_null(memory_find(memory, "uid-8"));
+}
+
+static void a_later_job_of_that_name_knows_nothing_of_the_earlier(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(false, &err);
+    struct job_memory *job = memory_of(memory, "ns/a", "1");
+    job->attempts.secret_made = true;
+    job = memory_of(memory, "ns/a", "2");
+    assert_false(job->attempts.secret_made);
+    assert_null(memory_find(memory, "1"));
+    assert_ptr_equal(memory_find(memory, "2"), job);
+}
+
+static void add(struct job_memory *job, uint32_t term, uint32_t epoch)
+{
+    struct report_epoch value = {.term = term, .epoch = epoch};
+    assert_int_equal(job_memory_add_epoch(job, &value), 0);
+}
+
+static void check_epochs(const struct job_memory *job, const char *want)
+{
+    char text[256] = "";
+    for (size_t i = 0, length = 0; i < job->epoch_count; i++)
+        length += (size_t)snprintf(text + length, sizeof text - length, "%" PRIu32 ".%" PRIu32 " ",
+                                   job->epochs[i].epoch, job->epochs[i].term);
+    assert_string_equal(text, want);
+    assert_ptr_equal(job->reports.epochs, job->epochs);
+    assert_int_equal(job->reports.epoch_count, job->epoch_count);
+}
+
+static void epochs_stay_in_order_and_the_highest_term_stays(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(false, &err);
+    struct job_memory *job = memory_of(memory, "ns/a", "1");
+    add(job, 1, 2);
+    add(job, 1, 1);
+    add(job, 1, 4);
+    add(job, 1, 3);
+    check_epochs(job, "1.1 2.1 3.1 4.1 ");
+    add(job, 1, 2);
+    add(job, 2, 3);
+    add(job, 1, 3);
+    check_epochs(job, "1.1 2.1 3.2 4.1 ");
+    job_memory_drop_epochs(job, 3, 1);
+    check_epochs(job, "3.2 4.1 ");
+    job_memory_drop_epochs(job, 3, 2);
+    check_epochs(job, "4.1 ");
+    job_memory_drop_epochs(job, UINT32_MAX, UINT32_MAX);
+    check_epochs(job, "");
+}
+
+static void epochs_have_a_cap(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(false, &err);
+    struct job_memory *job = memory_of(memory, "ns/a", "1");
+    for (uint32_t i = 0; i < TRAINJOB_EPOCHS_MOST; i++)
+        add(job, 1, i + 1);
+    struct report_epoch more = {.term = 1, .epoch = TRAINJOB_EPOCHS_MOST + 1};
+    assert_int_equal(job_memory_add_epoch(job, &more), -1);
+    more = (struct report_epoch){.term = 2, .epoch = 5};
+    assert_int_equal(job_memory_add_epoch(job, &more), 0);
+    assert_int_equal(job->epoch_count, TRAINJOB_EPOCHS_MOST);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(jobs_are_found_by_key_and_uid),
+        cmocka_unit_test(a_later_job_of_that_name_knows_nothing_of_the_earlier),
+        cmocka_unit_test(epochs_stay_in_order_and_the_highest_term_stays),
+        cmocka_unit_test(epochs_have_a_cap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
