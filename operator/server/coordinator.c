@@ -8,14 +8,22 @@
 
 enum { VERDICT_SECONDS = 30, CLOSE_REASON_MOST = 123 };
 
+static const int64_t LOG_AGAIN = 60 * SECONDS;
+
 /* ---- the lists ---- */
+
+static const uint32_t HASH_START = 2166136261u; /* FNV-1a's */
+
+static uint32_t hash_text(uint32_t hash, const char *text)
+{
+    for (const char *c = text; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * 16777619u;
+    return hash;
+}
 
 static struct coordinator **bucket_of(struct server *server, const char *job_uid)
 {
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (const char *c = job_uid; *c != '\0'; c++)
-        hash = (hash ^ (unsigned char)*c) * 16777619u;
-    return &server->known[hash % BUCKETS];
+    return &server->known[hash_text(HASH_START, job_uid) % BUCKETS];
 }
 
 static void list(struct server *server, struct coordinator *coordinator)
@@ -68,16 +76,34 @@ static void set_state(struct coordinator *coordinator, enum coordinator_state st
 
 /* ---- sending ---- */
 
+static bool was_logged(struct server *server, uint32_t hash)
+{
+    struct instant now = clock_now();
+    for (size_t i = 0; i < REFUSALS_REMEMBERED; i++)
+        if (server->logged[i].hash == hash && instant_since(now, server->logged[i].logged) < LOG_AGAIN)
+            return true;
+    server->logged[server->next_logged++ % REFUSALS_REMEMBERED] = (struct refusal){hash, now};
+    return false;
+}
+
+static void log_refusal(struct coordinator *coordinator, const char *sentence)
+{
+    struct server *server = coordinator->server;
+    char address[INET6_ADDRSTRLEN] = "";
+    inet_ntop(AF_INET6, &coordinator->address, address, sizeof address);
+    uint32_t hash = hash_text(hash_text(hash_text(HASH_START, sentence), coordinator->hello.job_uid), address);
+    enum log_level level = was_logged(server, hash) ? LOG_DEBUG : LOG_WARN;
+    log_write(server->log, level, "refused a coordinator", "reason", sentence, "address", address, "namespace",
+              coordinator->hello.job_namespace, "job", coordinator->hello.job_name, "pod", coordinator->hello.pod,
+              "boot", coordinator->hello.boot, NULL);
+}
+
 static void refuse(struct coordinator *coordinator, const char *sentence)
 {
     if (coordinator->state == COORDINATOR_CLOSING)
         return;
     struct server *server = coordinator->server;
-    char address[INET6_ADDRSTRLEN] = "";
-    inet_ntop(AF_INET6, &coordinator->address, address, sizeof address);
-    log_warn(server->log, "refused a coordinator", "reason", sentence, "address", address, "job",
-             coordinator->hello.job_name, "namespace", coordinator->hello.job_namespace, "pod", coordinator->hello.pod,
-             NULL);
+    log_refusal(coordinator, sentence);
     server->refusals++;
     set_state(coordinator, COORDINATOR_CLOSING);
     make_unknown(coordinator);
@@ -417,8 +443,8 @@ static void welcome(struct server *server, const struct to_server *command)
     lws_set_timer_usecs(coordinator->wsi, LWS_SET_TIMER_USEC_CANCEL);
     lws_callback_on_writable(coordinator->wsi);
     retire_others(server, coordinator);
-    log_info(server->log, "welcomed a coordinator", "namespace", coordinator->hello.job_namespace, "job",
-             coordinator->hello.job_name, "pod", coordinator->hello.pod, NULL);
+    log_debug(server->log, "welcomed a coordinator", "namespace", coordinator->hello.job_namespace, "job",
+              coordinator->hello.job_name, "pod", coordinator->hello.pod, NULL);
 }
 
 void coordinator_command(struct server *server, const struct to_server *command)

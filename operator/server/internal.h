@@ -17,6 +17,7 @@ enum {
     TO_SERVER_MOST = 64 * 1024, /* messages waiting for the server */
     PENDING_MOST = 4096,        /* connections that have not said hello, in all */
     METRICS_MOST = 64 * 1024 * 1024,
+    REFUSALS_REMEMBERED = 64,
     JOB_UID_SIZE = sizeof((struct report_hello *)NULL)->job_uid,
     BOOT_SIZE = sizeof((struct report_hello *)NULL)->boot,
 };
@@ -76,6 +77,12 @@ struct exchange {
     struct exchange *next, **at; /* those that wait */
 };
 
+/* A refusal that was logged: said again within a minute, by whoever dials again and again, it is not. */
+struct refusal {
+    uint32_t hash;
+    struct instant logged;
+};
+
 struct server {
     const struct log *log;
     struct loop *loop;
@@ -103,6 +110,8 @@ struct server {
     bool metrics_asked;
     unsigned connections, pending, welcomed;
     uint64_t hellos, refusals, messages, pauses;
+    struct refusal logged[REFUSALS_REMEMBERED];
+    unsigned next_logged;
 };
 
 /* The server of a libwebsockets callback. */
