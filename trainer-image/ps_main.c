@@ -16,7 +16,8 @@
 
 enum { PATH_MOST = 4096, ADDRESS_MOST = 300 };
 
-static const int64_t FAREWELL = 1 * SECONDS;
+static const int64_t FAREWELL = 10 * MILLISECONDS;
+static const int64_t FAREWELL_MOST = 1 * SECONDS;
 
 struct ps {
     const struct pod *pod;
@@ -28,6 +29,7 @@ struct ps {
     struct timer *farewell;
     char address[ADDRESS_MOST]; /* where others reach this process */
     char model_file[PATH_MOST], model_name[PATH_MOST];
+    struct instant over_since;
     bool ended, failed;
     struct error failure;
 };
@@ -116,17 +118,23 @@ static const struct conn_handlers dispatcher = {
 
 /* ---- the end ---- */
 
+/* Everybody has been told; whoever leaves first might take the news with it, unread. */
 static void on_farewell(void *arg)
 {
-    end(arg, NULL);
+    struct ps *ps = arg;
+    if (!coordinator_server_has_peers(ps->coordinator) || instant_since(clock_now(), ps->over_since) > FAREWELL_MOST)
+        end(ps, NULL);
+    else
+        net_timer_set(ps->farewell, FAREWELL);
 }
 
 static void on_over(void *arg, bool succeeded)
 {
     struct ps *ps = arg;
     (void)succeeded; /* the report says it: an exit status would only make somebody start this process again */
+    ps->over_since = clock_now();
     if (ps->pod->exit_when_done)
-        net_timer_set(ps->farewell, FAREWELL);
+        net_timer_set(ps->farewell, 0);
 }
 
 static void on_finished(void *arg)

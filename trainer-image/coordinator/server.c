@@ -486,6 +486,11 @@ void coordinator_server_step_done(struct coordinator_server *server, uint64_t st
     act(server);
 }
 
+bool coordinator_server_has_peers(const struct coordinator_server *server)
+{
+    return server->peers != NULL;
+}
+
 void coordinator_server_fail(struct coordinator_server *server, const char *reason, const char *sentence)
 {
     coordinator_fail(server->coordinator, reason, sentence);

@@ -50,6 +50,8 @@ void coordinator_server_accept(struct coordinator_server *server, struct conn *c
                                uint64_t peer_boot);
 /* Shard 0 has done a step: to be called from shard_hooks.step_done. */
 void coordinator_server_step_done(struct coordinator_server *server, uint64_t step, double loss);
+/* Is anybody connected? */
+bool coordinator_server_has_peers(const struct coordinator_server *server);
 /* The job cannot go on, for a reason that this process has found: CamelCase and a sentence. */
 void coordinator_server_fail(struct coordinator_server *server, const char *reason, const char *sentence);
 

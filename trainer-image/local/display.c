@@ -126,6 +126,8 @@ void display_log(struct display *display, const char *bytes, size_t length)
 void display_end(struct display *display, bool succeeded, const char *sentence)
 {
     clear_line(display);
-    printf("%s%s%s\n", colour(display, succeeded ? GREEN : RED), sentence, colour(display, NORMAL));
+    fflush(stdout);
+    fprintf(succeeded ? stdout : stderr, "%s%s%s\n", colour(display, succeeded ? GREEN : RED), sentence,
+            colour(display, NORMAL));
     fflush(stdout);
 }

@@ -177,6 +177,10 @@ static void take_ended(struct local *local, const struct ended *ended)
     }
     processes->restarts++;
     processes->ended_without_progress += !ended->well;
+    if (ended->same_words) {
+        conclude(local, false, ended->sentence);
+        return;
+    }
     if (processes->ended_without_progress > local->job.backoff_limit * local->job.workers) {
         char sentence[sizeof ended->sentence + 128];
         snprintf(sentence, sizeof sentence,

@@ -264,7 +264,18 @@ int64_t processes_wait(const struct processes *processes, struct instant now)
 
 /* ---- ending ---- */
 
-static void tell_end(const struct processes *processes, const struct process *process, int status, struct ended *ended)
+static void note_words(struct process *process, const struct buffer *words, bool quick, struct ended *ended)
+{
+    uint8_t digest[SHA256_SIZE];
+    sha256(buffer_text(words), words->length, digest);
+    bool same = quick && words->length > 0 && memcmp(digest, process->words, sizeof digest) == 0;
+    process->same_ends = same ? process->same_ends + 1 : 1;
+    memcpy(process->words, digest, sizeof digest);
+    ended->same_words = process->same_ends == 3;
+}
+
+static void tell_end(const struct processes *processes, struct process *process, int status, bool quick,
+                     struct ended *ended)
 {
     const char *what = process->role == PROCESS_PS ? "Parameter server" : "Worker";
     char how[64];
@@ -278,6 +289,7 @@ static void tell_end(const struct processes *processes, const struct process *pr
     buffer_init(&words, 1000);
     (void)buffer_read_file(&words, path, NULL);
     unlink(path);
+    note_words(process, &words, quick, ended);
     snprintf(ended->sentence, sizeof ended->sentence, "%s %u %s%s%s", what, process->index, how,
              words.length > 0 ? ": " : "", buffer_text(&words));
 }
@@ -294,8 +306,9 @@ bool processes_reap(struct processes *processes, struct ended *ended, struct ins
             continue;
         process->pid = 0;
         *ended = (struct ended){.process = process, .well = WIFEXITED(status) && WEXITSTATUS(status) == 0};
-        tell_end(processes, process, status, ended);
-        process->quick_ends = instant_since(now, process->started) < QUICK ? process->quick_ends + 1 : 0;
+        bool quick = instant_since(now, process->started) < QUICK;
+        tell_end(processes, process, status, quick, ended);
+        process->quick_ends = quick ? process->quick_ends + 1 : 0;
         int64_t pause = process->quick_ends == 0 ? 0 : PAUSE_LEAST;
         for (uint32_t n = 1; n < process->quick_ends && pause < PAUSE_MOST; n++)
             pause *= 2;

@@ -15,6 +15,8 @@ struct process {
     pid_t pid; /* 0: does not run */
     struct instant started, start_at;
     uint32_t quick_ends; /* in a row: each makes the pause before the next start longer */
+    uint32_t same_ends;  /* in a row, each quick and with the same last words */
+    uint8_t words[SHA256_SIZE];
 };
 
 struct processes {
@@ -33,6 +35,7 @@ struct processes {
 struct ended {
     struct process *process;
     bool well;           /* by itself, with status 0 */
+    bool same_words;     /* for the third time in a row it said the same: starting it again will not help */
     char sentence[1200]; /* who, how, and its last words */
 };
 

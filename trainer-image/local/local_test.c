@@ -1,0 +1,454 @@
+/* Whole jobs as processes on this machine: the model is the same, bit for bit, for any number of workers and shards and
+ * whoever is killed in the middle; what goes wrong is said in one sentence. */
+#include "common/buffer.h"
+#include "common/crypto.h"
+#include "common/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+extern char **environ;
+
+enum { SIDE = 12, TRAIN = 301, TEST = 120, TEXT_MOST = 1 << 20, CHILDREN_MOST = 32 };
+
+struct bed {
+    char folder[64], dataset[128], job[128], output[128];
+};
+
+static void put(const struct bed *bed, const char *name, const void *data, size_t length)
+{
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", bed->folder, name);
+    if (file_write_atomically(path, data, length, &err) < 0)
+        fail_msg("%s", error_message(&err));
+}
+
+/* Images whose brightest quarter depends on the label, and noise. */
+static void put_samples(const struct bed *bed, const char *images, const char *labels, uint32_t samples)
+{
+    struct error err = {0};
+    cleanup_buffer struct buffer x;
+    cleanup_buffer struct buffer y;
+    buffer_init(&x, TEXT_MOST);
+    buffer_init(&y, TEXT_MOST);
+    const uint8_t big = (uint8_t)(samples >> 8), small = (uint8_t)samples;
+    const uint8_t x_header[] = {0, 0, 8, 3, 0, 0, big, small, 0, 0, 0, SIDE, 0, 0, 0, SIDE};
+    const uint8_t y_header[] = {0, 0, 8, 1, 0, 0, big, small};
+    assert_int_equal(buffer_append(&x, x_header, sizeof x_header, &err), 0);
+    assert_int_equal(buffer_append(&y, y_header, sizeof y_header, &err), 0);
+    uint32_t random = samples;
+    for (uint32_t i = 0; i < samples; i++) {
+        uint8_t label = (uint8_t)(i * 7 % 4);
+        assert_int_equal(buffer_append(&y, &label, 1, &err), 0);
+        for (uint32_t p = 0; p < SIDE * SIDE; p++) {
+            random = random * 1664525 + 1013904223;
+            uint32_t quarter = p / (SIDE * SIDE / 2) * 2 + p % SIDE / (SIDE / 2);
+            uint8_t byte = (uint8_t)((random >> 25) + (quarter == label ? 120 : 0));
+            assert_int_equal(buffer_append(&x, &byte, 1, &err), 0);
+        }
+    }
+    put(bed, images, x.data, x.length);
+    put(bed, labels, y.data, y.length);
+}
+
+static void put_dataset(const struct bed *bed, const char *features)
+{
+    char text[1024];
+    snprintf(text, sizeof text,
+             "apiVersion: thole.dev/v1alpha1\nkind: Dataset\nmetadata: {name: quarters}\nspec:\n  format: IDX\n"
+             "  source: {hostPath: {path: %s}}\n  train: {features: %s, labels: y}\n"
+             "  test: {features: tx, labels: ty}\n  classes: 4\n",
+             bed->folder, features);
+    put(bed, "dataset.yaml", text, strlen(text));
+}
+
+static void put_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate)
+{
+    char text[1024];
+    snprintf(
+        text, sizeof text,
+        "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: test}\nspec:\n"
+        "  datasetRef: {name: quarters}\n  model: {zoo: %s}\n"
+        "  training: {epochs: %u, batchSize: %u, seed: 5, optimizer: {type: SGD, learningRate: %s, momentum: 0.9}}\n",
+        model, epochs, batch, rate);
+    put(bed, "job.yaml", text, strlen(text));
+}
+
+static void bed_make(struct bed *bed)
+{
+    *bed = (struct bed){.folder = "/tmp/thole-local-XXXXXX"};
+    assert_non_null(mkdtemp(bed->folder));
+    snprintf(bed->dataset, sizeof bed->dataset, "%s/dataset.yaml", bed->folder);
+    snprintf(bed->job, sizeof bed->job, "%s/job.yaml", bed->folder);
+    snprintf(bed->output, sizeof bed->output, "%s/out", bed->folder);
+    put_samples(bed, "x", "y", TRAIN);
+    put_samples(bed, "tx", "ty", TEST);
+    put_dataset(bed, "x");
+}
+
+static void bed_free(struct bed *bed)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -r '%s'", bed->folder);
+    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own path */
+}
+
+/* ---- one run ---- */
+
+struct run {
+    pid_t pid;
+    FILE *out; /* stdout and stderr */
+    struct buffer text;
+    int status;
+};
+
+static void start(struct run *run, const struct bed *bed, const char *workers, const char *shards)
+{
+    char *argv[] = {
+        (char *)THOLE_TRAINER, (char *)"local",     (char *)"-f",          (char *)bed->dataset, (char *)"-f",
+        (char *)bed->job,      (char *)"--workers", (char *)workers,       (char *)"--shards",   (char *)shards,
+        (char *)"--output",    (char *)bed->output, (char *)"--log-level", (char *)"error",      NULL};
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+    *run = (struct run){0};
+    assert_int_equal(posix_spawn(&run->pid, THOLE_TRAINER, &actions, NULL, argv, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    run->out = fdopen(ends[0], "r");
+    assert_non_null(run->out);
+    buffer_init(&run->text, TEXT_MOST);
+}
+
+/* The next line, without its end; false at the end of all. */
+static bool next_line(struct run *run, char line[2048])
+{
+    if (fgets(line, 2048, run->out) == NULL)
+        return false;
+    assert_int_equal(buffer_append_text(&run->text, line, NULL), 0);
+    line[strcspn(line, "\n")] = '\0';
+    return true;
+}
+
+static void finish(struct run *run)
+{
+    char line[2048];
+    while (next_line(run, line))
+        continue;
+    fclose(run->out);
+    assert_int_equal(waitpid(run->pid, &run->status, 0), run->pid);
+}
+
+/* The job may succeed though a process ended with a sanitizer's complaint. */
+static void expect_no_complaint(const struct run *run)
+{
+    if (strstr(buffer_text(&run->text), "Sanitizer") != NULL)
+        fail_msg("%s", buffer_text(&run->text));
+}
+
+static void expect_success(const struct run *run)
+{
+    expect_no_complaint(run);
+    if (!WIFEXITED(run->status) || WEXITSTATUS(run->status) != 0)
+        fail_msg("ended with %x:\n%s", (unsigned)run->status, buffer_text(&run->text));
+}
+
+static void expect_failure(const struct run *run, const char *sentence)
+{
+    expect_no_complaint(run);
+    if (!WIFEXITED(run->status) || WEXITSTATUS(run->status) != 1 || strstr(buffer_text(&run->text), sentence) == NULL)
+        fail_msg("ended with %x, without saying '%s':\n%s", (unsigned)run->status, sentence, buffer_text(&run->text));
+}
+
+static void model_digest(const struct bed *bed, char out[SHA256_HEX_SIZE])
+{
+    char path[256];
+    uint8_t digest[SHA256_SIZE];
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/model.safetensors", bed->output);
+    if (sha256_file(path, digest, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    hex_encode(digest, sizeof digest, out);
+}
+
+static void train(const struct bed *bed, const char *workers, const char *shards, char digest[SHA256_HEX_SIZE])
+{
+    struct run run;
+    start(&run, bed, workers, shards);
+    finish(&run);
+    expect_success(&run);
+    model_digest(bed, digest);
+    buffer_free(&run.text);
+}
+
+/* ---- its children ---- */
+
+struct child {
+    pid_t pid;
+    bool worker;
+};
+
+static uint32_t find_children(const struct run *run, struct child list[CHILDREN_MOST])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", run->pid, run->pid);
+    cleanup_file FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    uint32_t count = 0;
+    char word[32];
+    while (count < CHILDREN_MOST && fscanf(file, "%31s", word) == 1) {
+        pid_t pid = (pid_t)strtol(word, NULL, 10);
+        char command[64] = "";
+        snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+        cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t length = fd < 0 ? 0 : read(fd, command, sizeof command - 1);
+        bool named = length > (ssize_t)sizeof "thole-trainer";
+        list[count++] = (struct child){pid, named && strcmp(command + sizeof "thole-trainer", "worker") == 0};
+    }
+    return count;
+}
+
+/* Sends a signal to `most` of the workers; says to how many. */
+static uint32_t signal_workers(const struct run *run, int signal, uint32_t most, pid_t *last)
+{
+    struct child list[CHILDREN_MOST];
+    uint32_t count = find_children(run, list), signalled = 0;
+    for (uint32_t i = 0; i < count && signalled < most; i++) {
+        if (!list[i].worker || kill(list[i].pid, signal) < 0)
+            continue;
+        *last = list[i].pid;
+        signalled++;
+    }
+    return signalled;
+}
+
+/* ---- tests ---- */
+
+static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"mlp", "lenet"};
+    static const char *const workers[] = {"1", "2", "3", "8"};
+    static const char *const shards[] = {"1", "2"};
+    struct bed bed;
+    bed_make(&bed);
+    for (size_t m = 0; m < 2; m++) {
+        char first[SHA256_HEX_SIZE], other[SHA256_HEX_SIZE];
+        put_job(&bed, models[m], 2, 37, "0.05"); /* 8 does not divide 37, and 37 not 301 */
+        train(&bed, "1", "1", first);
+        for (size_t w = 0; w < 4; w++)
+            for (size_t s = m == 0 ? 0 : 1; s < 2; s++) { /* mlp has more than one chunk, and with it all cases */
+                train(&bed, workers[w], shards[s], other);
+                if (strcmp(first, other) != 0)
+                    fail_msg("%s differs with %s workers and %s shards", models[m], workers[w], shards[s]);
+            }
+    }
+    bed_free(&bed);
+}
+
+static void test_the_history_is_kept(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    put_job(&bed, "mlp", 3, 16, "0.05");
+    char digest[SHA256_HEX_SIZE], path[256];
+    train(&bed, "2", "1", digest);
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/history.json", bed.output);
+    cleanup_json cJSON *history = json_read_file(path, TEXT_MOST, &err);
+    assert_non_null(history);
+    assert_int_equal(cJSON_GetArraySize(history), 3);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *entry = cJSON_GetArrayItem(history, i);
+        assert_int_equal(json_int(entry, "epoch", 0), i + 1);
+        assert_true(json_number(entry, "trainLoss", -1) >= 0);
+        assert_true(json_number(entry, "validationLoss", -1) >= 0);
+        assert_true(json_number(entry, "accuracy", -1) >= 0);
+        assert_true(json_number(entry, "durationSeconds", -1) > 0);
+        assert_true(json_int(entry, "parallelism", 0) >= 1);
+    }
+    assert_true(json_number(cJSON_GetArrayItem(history, 2), "accuracy", 0) > 90);
+    bed_free(&bed);
+}
+
+static void test_killed_workers_change_nothing(void **state)
+{
+    (void)state;
+    enum { EPOCHS = 12 };
+    struct bed bed;
+    bed_make(&bed);
+    put_job(&bed, "mlp", EPOCHS, 29, "0.02");
+    char quiet[SHA256_HEX_SIZE], killed[SHA256_HEX_SIZE];
+    train(&bed, "1", "1", quiet);
+
+    struct run run;
+    start(&run, &bed, "3", "2");
+    char line[2048];
+    uint32_t dead = 0, epochs = 0;
+    pid_t pid = 0;
+    while (next_line(&run, line)) {
+        if (strncmp(line, "epoch ", 6) != 0)
+            continue;
+        epochs++;
+        if (epochs == EPOCHS / 2)
+            dead += signal_workers(&run, SIGKILL, CHILDREN_MOST, &pid); /* all at once */
+        else if (epochs < EPOCHS - 1 && epochs % 2 == 1)
+            dead += signal_workers(&run, SIGKILL, 1, &pid);
+    }
+    finish(&run);
+    expect_success(&run);
+    model_digest(&bed, killed);
+    assert_true(dead >= 2);
+    assert_int_equal(epochs, EPOCHS);
+    assert_string_equal(quiet, killed);
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
+static void test_a_stopped_worker_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    put_job(&bed, "mlp", 4, 37, "0.05");
+    char quiet[SHA256_HEX_SIZE], stopped[SHA256_HEX_SIZE];
+    train(&bed, "1", "1", quiet);
+    struct run run;
+    start(&run, &bed, "2", "1");
+    char line[2048];
+    uint32_t epochs = 0;
+    pid_t pid = 0;
+    while (next_line(&run, line)) {
+        epochs += strncmp(line, "epoch ", 6) == 0;
+        if (epochs == 1 && pid == 0)
+            assert_int_equal(signal_workers(&run, SIGSTOP, 1, &pid), 1);
+        if (epochs == 4)
+            kill(pid, SIGCONT); /* the rest was trained without it */
+    }
+    finish(&run);
+    expect_success(&run);
+    model_digest(&bed, stopped);
+    assert_string_equal(quiet, stopped);
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
+static void test_a_lost_parameter_server_ends_the_job(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    put_job(&bed, "mlp", 1000, 37, "0.01");
+    for (uint32_t shard = 0; shard < 2; shard++) {
+        struct run run;
+        start(&run, &bed, "2", "2");
+        char line[2048];
+        bool killed = false;
+        while (next_line(&run, line)) {
+            if (strncmp(line, "epoch ", 6) != 0 || killed)
+                continue;
+            struct child list[CHILDREN_MOST];
+            assert_true(find_children(&run, list) >= 3);
+            killed = kill(list[shard].pid, SIGKILL) == 0; /* they are started in this order */
+        }
+        finish(&run);
+        expect_failure(&run, "part of the model"); /* by the coordinator's word, or by the signal that killed it */
+        buffer_free(&run.text);
+    }
+    bed_free(&bed);
+}
+
+static void test_an_interrupt_ends_everything(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    put_job(&bed, "mlp", 1000, 37, "0.01");
+    struct run run;
+    start(&run, &bed, "2", "1");
+    char line[2048];
+    struct child list[CHILDREN_MOST];
+    uint32_t count = 0;
+    while (next_line(&run, line)) {
+        if (strncmp(line, "epoch 1/", 8) != 0)
+            continue;
+        count = find_children(&run, list);
+        kill(run.pid, SIGINT);
+    }
+    finish(&run);
+    expect_failure(&run, "Interrupted");
+    assert_int_equal(count, 3);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(kill(list[i].pid, 0), -1);
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
+static void test_what_goes_wrong_is_said(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    struct run run;
+
+    put_job(&bed, "mlp", 5, 37, "900");
+    start(&run, &bed, "2", "1");
+    finish(&run);
+    expect_failure(&run, "is not a finite number; a spec.training.optimizer.learningRate below 900 may help");
+    buffer_free(&run.text);
+
+    put_job(&bed, "mlp", 2, 37, "0.05");
+    put_dataset(&bed, "missing");
+    start(&run, &bed, "2", "1");
+    finish(&run);
+    expect_failure(&run, "data set file 'missing' does not exist");
+    buffer_free(&run.text);
+
+    uint8_t cut[] = {0, 0, 8, 3, 0, 0, TRAIN >> 8, TRAIN & 0xff, 0, 0, 0, SIDE, 0, 0, 0, SIDE, 1, 2, 3};
+    put(&bed, "cut", cut, sizeof cut);
+    put_dataset(&bed, "cut");
+    start(&run, &bed, "2", "1");
+    finish(&run);
+    expect_failure(&run, "data set file 'cut' is cut off");
+    buffer_free(&run.text);
+
+    put_dataset(&bed, "x");
+    put_job(&bed, "mlp", 2, 37, "0.05");
+    snprintf(bed.output, sizeof bed.output, "%s/x/out", bed.folder);
+    start(&run, &bed, "2", "1");
+    finish(&run);
+    expect_failure(&run, "Not a directory");
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_model_does_not_depend_on_workers_or_shards),
+        cmocka_unit_test(test_the_history_is_kept),
+        cmocka_unit_test(test_killed_workers_change_nothing),
+        cmocka_unit_test(test_a_stopped_worker_is_not_waited_for),
+        cmocka_unit_test(test_a_lost_parameter_server_ends_the_job),
+        cmocka_unit_test(test_an_interrupt_ends_everything),
+        cmocka_unit_test(test_what_goes_wrong_is_said),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
