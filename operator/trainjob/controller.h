@@ -15,8 +15,9 @@ struct trainjob_controller {
     bool begun;
 };
 
-/* Status members that change all the time are written so often. */
-#define STATUS_INTERVAL (15 * SECONDS)
+/* How often at most the status is written where that can wait: numbers, and sentences. */
+#define STATUS_INTERVAL   (15 * SECONDS)
+#define SENTENCE_INTERVAL (5 * SECONDS)
 
 /* What was observed of one job at one moment; all trees are owned. */
 struct observation {

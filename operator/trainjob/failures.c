@@ -211,9 +211,9 @@ static bool pod_problem(const struct trainjob_view *view, const struct trainjob_
         char start[512];
         snprintf(start, sizeof start, "pod '%s' on node '%s' cannot get image '%s'", pod->name, pod->node,
                  view->job->trainer_image);
-        const char *kept = strstr(before, start);
+        const char *kept = strstr(before, start + 1); /* its first letter may be a capital one */
         if (kept != NULL)
-            snprintf(out, size, "%s", kept);
+            snprintf(out, size, "p%s", kept);
         else
             snprintf(out, size, "%s: %s: %s", start, pod->waiting_reason, pod->waiting_message);
     } else if (!is_one_of(pod->waiting_reason, harmless)) {
@@ -285,7 +285,10 @@ bool trainjob_ps_is_lost(const struct trainjob_view *view, char *sentence, size_
         int shard = (int)json_int(item, "shard", 0);
         const struct trainjob_pod *pod = find_pod(view->children, json_string(item, "uid", ""));
         if (pod == NULL) {
-            snprintf(sentence, size, "parameter server %d is lost: its pod is gone; %s", shard, mend);
+            char name[OBJECT_NAME_SIZE];
+            object_deployment_name(view->job, ROLE_PS, (uint32_t)shard, name);
+            snprintf(sentence, size, "parameter server %d is lost: the pod of '%s' that held it is gone; %s", shard,
+                     name, mend);
             return true;
         }
         char how[MESSAGE_MOST + 256];

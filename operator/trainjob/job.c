@@ -274,7 +274,7 @@ bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **re
     if (view->dataset == NULL) {
         *reason = "DatasetMissing";
         snprintf(sentence, size,
-                 "waiting for Dataset '%s' in namespace '%s': there is none; apply it, or correct "
+                 "waits for Dataset '%s' in namespace '%s': there is none; apply it, or correct "
                  "spec.datasetRef.name",
                  view->job->dataset, view->job->namespace);
         return true;
@@ -283,7 +283,7 @@ bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **re
     if (!dataset_is_ready(view->dataset, why, sizeof why)) {
         *reason = "DatasetNotReady";
         *stalled = strcmp(json_string(view->dataset, "status.phase", ""), "Failed") == 0;
-        snprintf(sentence, size, "waiting: %s", why);
+        snprintf(sentence, size, "waits: %s", why);
         return true;
     }
     struct error err = {0};

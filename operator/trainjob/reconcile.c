@@ -370,9 +370,10 @@ static void on_status_written(void *arg, struct kube_response *response)
 
 static bool is_due(struct look *look, enum status_change change, const struct job_memory *memory)
 {
-    if (change != STATUS_LATER)
+    if (change == STATUS_SAME || change == STATUS_AT_ONCE)
         return change == STATUS_AT_ONCE;
-    int64_t left = STATUS_INTERVAL - instant_since(loop_now(look->controller->options.loop), memory->written);
+    int64_t interval = change == STATUS_SOON ? SENTENCE_INTERVAL : STATUS_INTERVAL;
+    int64_t left = interval - instant_since(loop_now(look->controller->options.loop), memory->written);
     if (memory->written.nanoseconds == 0 || left <= 0)
         return true;
     look_again(look, left);

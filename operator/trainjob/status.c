@@ -95,8 +95,8 @@ static void judge_finished(const struct trainjob_view *view, struct verdict *out
     out->phase = finished->succeeded ? TRAINJOB_SUCCEEDED : TRAINJOB_FAILED;
     const char *reason = finished->reason[0] != '\0' ? finished->reason : finished->succeeded ? "Trained" : "Error";
     const char *message = finished->message[0] != '\0' ? finished->message
-                          : finished->succeeded        ? "training is complete"
-                                                       : "training failed";
+                          : finished->succeeded        ? "Training is complete"
+                                                       : "Training failed";
     say(out, reason, "%s", message);
 }
 
@@ -121,7 +121,7 @@ static bool judge_failure(const struct trainjob_view *view, const cJSON *status,
         say(out, "BackoffLimitExceeded",
             "%s processes ended %" PRId64 " times without progress; the last was pod '%s' on node '%s' with exit "
             "code %" PRId64 "%s%s",
-            trainjob_role_name(roles[i]),
+            roles[i] == ROLE_PS ? "parameter server" : "worker",
             json_int(status,
                      roles[i] == ROLE_PS ? "restarts.parameterServersSinceProgress" : "restarts.workersSinceProgress",
                      0),
@@ -163,25 +163,21 @@ static void judge_training(const struct trainjob_view *view, const char *problem
 {
     const struct report_progress *progress = &view->reports->progress;
     const char *before = json_string(view->job->status, "message", "");
-    if (!view->reports->has_progress) { /* this operator has just begun to listen */
-        if (problem[0] != '\0')
-            say(out, "Training", "training; %s", problem);
-        else
-            say(out, "Training", "%s", before[0] == '\0' ? "training" : before);
-        return;
-    }
-    if (progress->workers == 0) {
-        const char *why = problem[0] != '\0'             ? problem
-                          : view->job->replicas == 0     ? "spec.workers.replicas is 0"
-                          : progress->message[0] != '\0' ? progress->message
-                                                         : "none has joined yet";
-        say(out, "WaitingForWorkers", "waiting for workers: %s", why);
-        return;
-    }
-    const char *addition = problem[0] != '\0' ? problem : progress->message;
-    say(out, "Training", "training epoch %" PRIu32 " of %" PRIu32 " on %" PRIu32 " worker%s%s%s", progress->epoch,
-        view->job->epochs, progress->workers, progress->workers == 1 ? "" : "s", addition[0] == '\0' ? "" : "; ",
-        addition);
+    char doing[600];
+    if (!view->reports->has_progress) /* this operator has just begun to listen */
+        snprintf(doing, sizeof doing, "%s", problem[0] == '\0' && before[0] != '\0' ? before : "trains");
+    else if (progress->message[0] != '\0')
+        snprintf(doing, sizeof doing, "%s", progress->message);
+    else if (progress->workers == 0)
+        snprintf(doing, sizeof doing, "waits for a worker");
+    else
+        snprintf(doing, sizeof doing, "trains epoch %" PRIu32 " of %" PRIu32, progress->epoch, view->job->epochs);
+
+    const char *addition = problem;
+    if (addition[0] == '\0' && view->job->replicas == 0)
+        addition = "spec.workers.replicas is 0";
+    bool waits = view->reports->has_progress && progress->workers == 0;
+    say(out, waits ? "WaitingForWorkers" : "Training", "%s%s%s", doing, addition[0] == '\0' ? "" : "; ", addition);
 }
 
 static void judge_starting(const struct trainjob_view *view, const char *problem, struct verdict *out)
@@ -191,9 +187,9 @@ static void judge_starting(const struct trainjob_view *view, const char *problem
     else if (view->reports->has_progress && view->reports->progress.message[0] != '\0')
         say(out, "Starting", "%s", view->reports->progress.message);
     else if (view->reports->connected)
-        say(out, "Starting", "the coordinator runs; waiting for workers");
+        say(out, "Starting", "the coordinator runs and waits for workers");
     else
-        say(out, "Starting", "waiting for the pods to start");
+        say(out, "Starting", "waits for the pods to start");
 }
 
 static void judge(const struct trainjob_view *view, const cJSON *status, struct verdict *out)
@@ -220,6 +216,13 @@ static void judge(const struct trainjob_view *view, const cJSON *status, struct 
         judge_training(view, problem, out);
     else
         judge_starting(view, problem, out);
+}
+
+/* Sentences begin with a capital letter, names of fields do not. */
+static void begin_sentence(char *text)
+{
+    if (strncmp(text, "spec.", 5) != 0 && strncmp(text, "metadata.", 9) != 0 && text[0] >= 'a' && text[0] <= 'z')
+        text[0] = (char)(text[0] - 'a' + 'A');
 }
 
 /* ---- conditions ---- */
@@ -440,6 +443,8 @@ cJSON *trainjob_status(const struct trainjob_view *view)
             trainjob_count_ends(view, status);
         }
         judge(view, status, &verdict);
+        if (!view->reports->has_finished) /* what a process says is left as it is */
+            begin_sentence(verdict.message);
         set_coordinator(view, &verdict, status);
     }
     bool over = verdict.phase == TRAINJOB_SUCCEEDED || verdict.phase == TRAINJOB_FAILED;
@@ -457,16 +462,6 @@ cJSON *trainjob_status(const struct trainjob_view *view)
 
 /* ---- writing ---- */
 
-static bool is_duration(const char *member)
-{
-    return strcmp(member, "duration") == 0 || strcmp(member, "durationSeconds") == 0;
-}
-
-static bool may_wait(const char *member)
-{
-    return strcmp(member, "step") == 0 || strcmp(member, "progressPercent") == 0 || strcmp(member, "trainLoss") == 0;
-}
-
 static bool differs(const cJSON *a, const cJSON *b, const char *member)
 {
     const cJSON *left = cJSON_GetObjectItemCaseSensitive(a, member);
@@ -474,23 +469,49 @@ static bool differs(const cJSON *a, const cJSON *b, const char *member)
     return left == NULL || right == NULL ? left != right : !json_equal(left, right);
 }
 
+/* Do the lists differ in more than what they say? */
+static bool conditions_turn(const cJSON *before, const cJSON *now)
+{
+    static const char *const members[] = {"type", "status", "reason"};
+    const cJSON *a = before == NULL ? NULL : before->child;
+    const cJSON *b = now == NULL ? NULL : now->child;
+    for (; a != NULL && b != NULL; a = a->next, b = b->next)
+        for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+            if (differs(a, b, members[i]))
+                return true;
+    return a != b;
+}
+
+static enum status_change change_of(const cJSON *before, const cJSON *now, const char *member)
+{
+    static const char *const numbers[] = {"step", "progressPercent", "trainLoss"};
+    if (!differs(before, now, member))
+        return STATUS_SAME;
+    if (strcmp(member, "duration") == 0 || strcmp(member, "durationSeconds") == 0)
+        return STATUS_SAME; /* time alone is no news */
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (strcmp(member, numbers[i]) == 0)
+            return STATUS_LATER;
+    if (strcmp(member, "message") == 0)
+        return STATUS_SOON;
+    if (strcmp(member, "conditions") == 0 && !conditions_turn(json_at(before, member), json_at(now, member)))
+        return STATUS_SOON;
+    return STATUS_AT_ONCE;
+}
+
 enum status_change trainjob_status_change(const cJSON *before, const cJSON *now)
 {
-    enum status_change change = STATUS_SAME;
+    enum status_change most = STATUS_SAME;
     const cJSON *trees[] = {before, now};
     for (size_t i = 0; i < 2; i++) {
         const cJSON *item = NULL;
         cJSON_ArrayForEach(item, trees[i])
         {
-            /* How long it has taken is not news by itself. */
-            if (is_duration(item->string) || !differs(before, now, item->string))
-                continue;
-            if (!may_wait(item->string))
-                return STATUS_AT_ONCE;
-            change = STATUS_LATER;
+            enum status_change change = change_of(before, now, item->string);
+            most = change > most ? change : most;
         }
     }
-    return change;
+    return most;
 }
 
 /* RFC 7396, with a null for every member that is gone. */

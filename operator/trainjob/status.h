@@ -11,9 +11,9 @@ cJSON *trainjob_status(const struct trainjob_view *view);
  * that was planned, before the first child. NULL where the job cannot be planned. */
 cJSON *trainjob_start_status(const struct trainjob_view *view);
 
-/* How much it matters to write `now` over `before` (either may be NULL). LATER: only what changes all the time
- * differs, and that may wait. */
-enum status_change { STATUS_SAME, STATUS_LATER, STATUS_AT_ONCE };
+/* How soon `now` should be written over `before` (either may be NULL).
+ * LATER: only numbers differ that change all the time; SOON: only the words of a sentence. */
+enum status_change { STATUS_SAME, STATUS_LATER, STATUS_SOON, STATUS_AT_ONCE };
 enum status_change trainjob_status_change(const cJSON *before, const cJSON *now);
 
 /* A merge patch that makes `before` into `now`, {"status": …}; to be freed. */

@@ -340,7 +340,7 @@ static void check_conditions(const char *name, const cJSON *status, const cJSON 
 static void check_status(const char *name, const struct situation *situation, const cJSON *test)
 {
     static const char *const changes[] = {
-        [STATUS_SAME] = "same", [STATUS_LATER] = "later", [STATUS_AT_ONCE] = "at once"};
+        [STATUS_SAME] = "same", [STATUS_LATER] = "later", [STATUS_SOON] = "soon", [STATUS_AT_ONCE] = "at once"};
     char where[128] = "";
     cleanup_json cJSON *status = trainjob_status(&situation->view);
     assert_non_null(status);
