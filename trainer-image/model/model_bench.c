@@ -1,55 +1,52 @@
-/* model_bench — samples a core computes in a second: gradients and updates, without servers or sockets.
+/* model_bench — trains in one process without servers or sockets, and says how fast.
  *
- *   model_bench [MODEL [BATCH [BLOCKS [SECONDS]]]]       e.g. model_bench lenet 128 8 2
+ *   model_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]
  *
- * Prints one line a model: name, batch, blocks, samples/s (the median of repeated stretches), loss. What is timed is
- * a whole training step: copying the samples, gradients of all blocks, the tree, the optimizer.
+ * DIR holds Fashion-MNIST or MNIST as IDX files, plain names with .gz; without it the data are random. Prints one line
+ * an epoch: samples per second by the clock on the wall and per second of core time (which other programs on the
+ * machine disturb less), and the mean loss. A whole training step is timed: fetching the samples, gradients of all
+ * blocks, the tree, the optimizer; with the optimizer and data of config/samples/. FILE gets the model, which is what
+ * a job of any number of workers and shards must give, bit for bit.
  */
+#include "common/clock.h"
+#include "common/plan/schedule.h"
+#include "data/data.h"
 #include "model/model.h"
-#include "numerics/numerics.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { STRETCHES = 9, SET = 4096 };
+struct options {
+    const char *data, *model_file;
+    uint32_t epochs, batch, blocks;
+};
 
 struct bench {
+    const struct plan *plan;
+    struct dataset *data;
     struct model *model;
     struct workspace *workspace;
     struct tree tree;
-    uint32_t batch;
-    float *params, *velocity, *sum, *scratch, *x, *batch_x;
+    struct schedule_step step;
+    struct permutation order;
+    float *params, *velocity, *sum, *scratch, *x;
     int32_t *labels;
-    uint64_t step;
 };
 
 static int leaf(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
 {
     (void)block;
     struct bench *bench = arg;
-    const size_t size = model_sample_size(bench->model);
     const uint32_t n = (uint32_t)(range.end - range.begin);
-    const uint64_t first = (bench->step * bench->batch + range.begin) % (SET - n);
-    memcpy(bench->batch_x, bench->x + first * size, n * size * sizeof *bench->x);
-    *loss =
-        model_gradient(bench->model, bench->params, bench->batch_x, bench->labels + first, n, out, bench->workspace);
+    dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->labels);
+    *loss = model_gradient(bench->model, bench->params, bench->x, bench->labels, n, out, bench->workspace);
     return 0;
 }
 
-static double train(struct bench *bench)
-{
-    const uint64_t parameters = model_parameters(bench->model);
-    const struct sgd sgd = sgd_of(0.01, 0.9, 0, bench->batch);
-    double loss = 0;
-    tree_reduce(bench->tree, bench->batch, TREE_ROOT, parameters, leaf, bench, bench->scratch, bench->sum, &loss);
-    vector_sgd(&sgd, bench->params, bench->params, bench->velocity, bench->sum, parameters);
-    bench->step++;
-    return loss / bench->batch;
-}
-
-/* Time that this thread has had a core for, so that other programs on the machine count little. */
+/* Time that this thread has had a core for. */
 static double core_seconds(void)
 {
     struct timespec now;
@@ -57,75 +54,174 @@ static double core_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static int ascending(const void *a, const void *b)
+static void train_epoch(struct bench *bench, const struct schedule *schedule, uint32_t epoch)
 {
-    const double *left = a;
-    const double *right = b;
-    return (*left > *right) - (*left < *right);
+    const struct plan *plan = bench->plan;
+    const uint64_t parameters = model_parameters(bench->model);
+    const struct instant begin = clock_now();
+    const double core_begin = core_seconds();
+    double loss_sum = 0;
+    bench->order = permutation_of_epoch(schedule->samples, plan->training.seed, epoch);
+    for (uint64_t i = 0; i < schedule->steps_per_epoch; i++) {
+        bench->step = schedule_step(schedule, epoch * schedule->steps_per_epoch + i);
+        const struct sgd sgd = sgd_of(plan->training.learning_rate, plan->training.momentum,
+                                      plan->training.weight_decay, bench->step.count);
+        double loss = 0;
+        tree_reduce(bench->tree, bench->step.count, TREE_ROOT, parameters, leaf, bench, bench->scratch, bench->sum,
+                    &loss);
+        vector_sgd(&sgd, bench->params, bench->params, bench->velocity, bench->sum, parameters);
+        loss_sum += loss;
+    }
+    const double samples = (double)schedule->samples;
+    const double seconds = (double)instant_since(clock_now(), begin) / (double)SECONDS;
+    printf("%s batch %u blocks %u kernel %s epoch %u: %.0f samples/s, %.0f a core-second, train loss %.6f\n",
+           model_name(bench->model), plan->training.batch_size, plan->blocks, numerics_kernel(), epoch + 1,
+           samples / seconds, samples / (core_seconds() - core_begin), loss_sum / samples);
+    fflush(stdout);
 }
 
-static int run(enum plan_model zoo, uint32_t batch, uint32_t blocks, double seconds, struct error *err)
+static int run(const struct plan *plan, const char *root, const char *model_file, struct error *err)
 {
+    cleanup_dataset struct dataset *data = NULL;
     cleanup_model struct model *model = NULL;
     cleanup_workspace struct workspace *workspace = NULL;
-    if (model_build(&model, zoo, (const uint32_t[]){1, 28, 28}, 10, err) < 0 ||
-        workspace_new(&workspace, model, batch / blocks + 1, err) < 0)
+    const uint32_t most = plan->training.batch_size / plan->blocks + 1;
+    if (dataset_open(&data, root, plan, DATASET_TRAIN, err) < 0 ||
+        model_build(&model, plan->model, dataset_shape(data), plan->dataset.classes, err) < 0 ||
+        workspace_new(&workspace, model, most, err) < 0)
         return -1;
     const uint64_t parameters = model_parameters(model);
-    const size_t size = model_sample_size(model);
-    struct bench bench = {.model = model, .workspace = workspace, .tree = tree_of(blocks), .batch = batch};
-    const size_t rows = tree_scratch_rows(bench.tree, TREE_ROOT);
-    cleanup_free float *memory = calloc(parameters * (3 + rows) + (SET + batch / blocks + 1) * size, sizeof *memory);
-    cleanup_free int32_t *labels = malloc(SET * sizeof *labels);
-    if (memory == NULL || labels == NULL)
+    const struct tree tree = tree_of(plan->blocks);
+    cleanup_free float *vectors = calloc((3 + tree_scratch_rows(tree, TREE_ROOT)) * parameters, sizeof *vectors);
+    cleanup_free float *x = calloc(most * model_sample_size(model), sizeof *x);
+    cleanup_free int32_t *labels = calloc(most, sizeof *labels);
+    if (vectors == NULL || x == NULL || labels == NULL)
         return error_set(err, "out of memory");
-    bench.params = memory;
-    bench.velocity = bench.params + parameters;
-    bench.sum = bench.velocity + parameters;
-    bench.scratch = bench.sum + parameters;
-    bench.x = bench.scratch + rows * parameters;
-    bench.batch_x = bench.x + SET * size;
-    bench.labels = labels;
-    model_init_range(model, 1, 0, parameters, bench.params);
-    random_uniform_range(random_stream(1, RANDOM_CANARY, 9, 0, 0), 0, SET * size, -1, 2, bench.x);
-    for (uint32_t i = 0; i < SET; i++)
-        labels[i] = (int32_t)(random_u32_at(random_stream(1, RANDOM_CANARY, 10, 0, 0), i) % 10);
+    struct bench bench = {
+        .plan = plan,
+        .data = data,
+        .model = model,
+        .workspace = workspace,
+        .tree = tree,
+        .params = vectors,
+        .velocity = vectors + parameters,
+        .sum = vectors + 2 * parameters,
+        .scratch = vectors + 3 * parameters,
+        .x = x,
+        .labels = labels,
+    };
+    model_init_range(model, plan->training.seed, 0, parameters, bench.params);
+    const struct schedule schedule = schedule_of(plan, dataset_samples(data));
+    for (uint32_t epoch = 0; epoch < plan->training.epochs; epoch++)
+        train_epoch(&bench, &schedule, epoch);
+    uint8_t digest[SHA256_SIZE];
+    uint64_t bytes;
+    return model_file == NULL
+               ? 0
+               : model_file_write(model, plan, numerics_kernel(), bench.params, model_file, digest, &bytes, err);
+}
 
-    double rates[STRETCHES];
-    double loss = 0;
-    for (int stretch = -1; stretch < STRETCHES; stretch++) { /* the first warms up */
-        double begin = core_seconds();
-        uint64_t first = bench.step;
-        while (core_seconds() - begin < seconds / STRETCHES)
-            for (int i = 0; i < 8; i++)
-                loss = train(&bench);
-        if (stretch >= 0)
-            rates[stretch] = (double)((bench.step - first) * batch) / (core_seconds() - begin);
+/* Random images in MNIST's shape, as files in a folder of their own. */
+enum { RANDOM_SAMPLES = 20000, RANDOM_SIDE = 28 };
+
+static int write_random(const char *folder, const char *name, uint32_t rank, uint32_t modulus, struct error *err)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    const uint8_t header[16] = {
+        0, 0, 8, (uint8_t)rank, 0, 0, RANDOM_SAMPLES >> 8, RANDOM_SAMPLES & 0xFF, 0, 0, 0, RANDOM_SIDE,
+        0, 0, 0, RANDOM_SIDE};
+    const size_t head = 4 + (size_t)4 * rank;
+    const size_t size = RANDOM_SAMPLES * (size_t)(rank == 1 ? 1 : RANDOM_SIDE * RANDOM_SIDE);
+    cleanup_free uint8_t *content = malloc(head + size);
+    if (content == NULL)
+        return error_set(err, "out of memory");
+    memcpy(content, header, head);
+    struct random_stream stream = random_stream(1, RANDOM_CANARY, rank, 0, 0);
+    for (size_t i = 0; i < size; i++)
+        content[head + i] = (uint8_t)(random_u32_at(stream, i) % modulus);
+    return file_write_atomically(path, content, head + size, err);
+}
+
+static int run_random(struct plan *plan, const char *model_file, struct error *err)
+{
+    char folder[] = "/tmp/model_bench-XXXXXX";
+    if (mkdtemp(folder) == NULL)
+        return error_errno(err, "make '%s'", folder);
+    plan->dataset.train = (struct plan_split){(char *)"x", (char *)"y"};
+    int result = write_random(folder, "x", 3, 256, err) < 0 || write_random(folder, "y", 1, 10, err) < 0
+                     ? -1
+                     : run(plan, folder, model_file, err);
+    char path[128];
+    snprintf(path, sizeof path, "%s/x", folder);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/y", folder);
+    unlink(path);
+    rmdir(folder);
+    return result;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: model_bench [--data DIR] [--epochs N] [--model-file FILE] [mlp|lenet [BATCH [BLOCKS]]]\n");
+    return 2;
+}
+
+static bool read_options(int argc, char *argv[], struct options *options)
+{
+    static const struct option names[] = {
+        {"data", required_argument, NULL, 'd'},
+        {"epochs", required_argument, NULL, 'e'},
+        {"model-file", required_argument, NULL, 'm'},
+        {NULL, 0, NULL, 0},
+    };
+    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (option == 'd')
+            options->data = optarg;
+        else if (option == 'e')
+            options->epochs = (uint32_t)strtoul(optarg, NULL, 10);
+        else if (option == 'm')
+            options->model_file = optarg;
+        else
+            return false;
     }
-    qsort(rates, STRETCHES, sizeof rates[0], ascending);
-    printf("%-6s batch %4u blocks %2u kernel %-10s %9.0f samples/s (%.0f to %.0f) loss %.4f\n", model_name(model),
-           batch, blocks, numerics_kernel(), rates[STRETCHES / 2], rates[0], rates[STRETCHES - 1], loss);
-    return 0;
+    if (optind + 1 < argc)
+        options->batch = (uint32_t)strtoul(argv[optind + 1], NULL, 10);
+    if (optind + 2 < argc)
+        options->blocks = (uint32_t)strtoul(argv[optind + 2], NULL, 10);
+    return options->batch >= 1 && options->batch <= 60000 && options->blocks >= 1 &&
+           options->blocks <= PLAN_BLOCKS_MOST;
 }
 
 int main(int argc, char *argv[])
 {
     struct error err = {0};
+    struct options options = {.epochs = 3, .batch = 128, .blocks = 8};
     numerics_setup();
-    uint32_t batch = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 128;
-    uint32_t blocks = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 8;
-    double seconds = argc > 4 ? strtod(argv[4], NULL) : 2;
-    if (batch < 1 || batch > SET / 2 || blocks < 1 || blocks > batch) {
-        fprintf(stderr, "usage: model_bench [mlp|lenet [BATCH [BLOCKS [SECONDS]]]]\n");
-        return 2;
-    }
+    if (!read_options(argc, argv, &options))
+        return usage();
+    const char *wanted = optind < argc ? argv[optind] : NULL;
+    bool found = false;
     for (enum plan_model zoo = PLAN_MODEL_MLP; zoo <= PLAN_MODEL_LENET; zoo++) {
-        if (argc > 1 && strcmp(argv[1], plan_model_name(zoo)) != 0)
+        if (wanted != NULL && strcmp(wanted, plan_model_name(zoo)) != 0)
             continue;
-        if (run(zoo, batch, blocks, seconds, &err) < 0) {
+        struct plan plan = {
+            .model = zoo,
+            .dataset = {.train = {(char *)"train-images-idx3-ubyte.gz", (char *)"train-labels-idx1-ubyte.gz"},
+                        .classes = 10,
+                        .scale = 1 / 255.0,
+                        .channels = 1,
+                        .mean = {0.2860},
+                        .std = {0.3530}},
+            .training = {options.epochs, options.batch, 0.05, 0.9, 0, 1, 0, 0},
+            .blocks = options.blocks,
+        };
+        found = true;
+        if ((options.data == NULL ? run_random(&plan, options.model_file, &err)
+                                  : run(&plan, options.data, options.model_file, &err)) < 0) {
             fprintf(stderr, "model_bench: %s\n", error_message(&err));
             return 1;
         }
     }
-    return 0;
+    return found ? 0 : usage();
 }
