@@ -165,7 +165,7 @@ static void accept_all(struct listener *listener)
         }
         if (net->unproven >= WIRE_UNPROVEN_MOST)
             drop_oldest_unproven(net);
-        if (socket_tune(fd) < 0) {
+        if (socket_tune(fd, &address) < 0) {
             close(fd); /* it is gone already */
             continue;
         }

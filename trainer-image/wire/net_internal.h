@@ -184,7 +184,7 @@ void conn_watch_events(struct conn *conn, bool out);
 
 void conn_connect_next(struct conn *conn, const char *why_not_last); /* tries the next address */
 void conn_connected(struct conn *conn);                              /* a connect has come to an end */
-int socket_tune(int fd);
+int socket_tune(int fd, const struct sockaddr_storage *peer);
 
 /* Splits "host:port", "[::1]:port", ":port". */
 int address_split(const char *address, char host[ADDRESS_HOST_SIZE], char port[ADDRESS_PORT_SIZE], struct error *err);
