@@ -171,7 +171,7 @@ static int listen_socket(const struct pod *pod, uint16_t *port, struct error *er
 {
     if (pod->listen_fd < 0)
         return wire_listen_socket(pod->listen, port, err);
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
     int file_flags = fcntl(pod->listen_fd, F_GETFL);
     if (file_flags < 0 || fcntl(pod->listen_fd, F_SETFL, file_flags | O_NONBLOCK) < 0)

@@ -137,7 +137,6 @@ static void dial_later(struct websocket *websocket)
     websocket->wsi = NULL;
     lws_usec_t pause = (lws_usec_t)websocket->pause * 1000 + (lws_usec_t)(random_u64() % 100000);
     websocket->pause = websocket->pause * 2 < PAUSE_MOST ? websocket->pause * 2 : PAUSE_MOST;
-    extern void dial_due(lws_sorted_usec_list_t * list);
     lws_sul_schedule(websocket->context, 0, &websocket->dial, dial_due, pause);
 }
 

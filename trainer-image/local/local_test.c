@@ -19,8 +19,6 @@
 
 #include <cmocka.h>
 
-extern char **environ;
-
 enum { SIDE = 12, TRAIN = 301, TEST = 120, TEXT_MOST = 1 << 20, CHILDREN_MOST = 32 };
 
 struct bed {

@@ -13,8 +13,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-extern char **environ;
-
 /* Above whatever this process has open, so that no copy falls on another. */
 enum { CHILD_LISTEN_FD = 200, CHILD_REPORT_FD = 201 };
 enum { ARGUMENTS_MOST = 40, TEXT_MOST = JOB_PATH_MOST };
@@ -86,7 +84,7 @@ int processes_init(struct processes *processes, const struct job *job, const cha
 /* ---- starting ---- */
 
 struct command {
-    char *arguments[ARGUMENTS_MOST];
+    const char *arguments[ARGUMENTS_MOST];
     size_t count;
     char texts[8][TEXT_MOST];
     size_t text_count;
@@ -94,7 +92,7 @@ struct command {
 
 static void add(struct command *command, const char *argument)
 {
-    command->arguments[command->count++] = (char *)(uintptr_t)argument; /* posix_spawn only reads them */
+    command->arguments[command->count++] = argument;
 }
 
 static void add_flag(struct command *command, const char *flag, const char *value)
@@ -207,7 +205,8 @@ static int spawn(const struct processes *processes, struct process *process, cha
         posix_spawn_file_actions_adddup2(&actions, processes->listeners[process->index], CHILD_LISTEN_FD);
     if (process->role == PROCESS_PS && process->index == 0)
         posix_spawn_file_actions_adddup2(&actions, processes->report[1], CHILD_REPORT_FD);
-    int failed = posix_spawn(&process->pid, "/proc/self/exe", &actions, &attributes, command.arguments, environment);
+    int failed = posix_spawn(&process->pid, "/proc/self/exe", &actions, &attributes, (char *const *)command.arguments,
+                             environment);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
     errno = failed;

@@ -90,20 +90,20 @@ static int reduce(struct gradient *gradient, uint32_t node, float *out, double *
                        gradient->rows + 2 * gradient->parameters, out, loss);
 }
 
-/* The last sum of a node goes straight to where it is sent from. `right` is NULL where there is one side only. */
-static void hand_out(const struct gradient *gradient, const struct parameters *parameters, const float *left,
-                     const float *right, double loss)
+/* The last sum of a node goes straight to where it is sent from; `one_side` where there is nothing to add. */
+static void hand_out(const struct gradient *gradient, const struct parameters *parameters, bool one_side, double loss)
 {
+    const float *left = gradient->rows, *right = gradient->rows + gradient->parameters;
     const struct gradient_hooks *hooks = gradient->hooks;
     for (uint32_t i = 0; i < parameters_chunks(parameters); i++) {
         const struct chunk *chunk = parameters_chunk(parameters, i);
         float *place = hooks->place(hooks->arg, chunk);
         if (place == NULL)
             continue;
-        if (right != NULL)
-            vector_sum(place, left + chunk->offset, right + chunk->offset, chunk->count);
-        else
+        if (one_side)
             memcpy(place, left + chunk->offset, chunk->count * sizeof(float));
+        else
+            vector_sum(place, left + chunk->offset, right + chunk->offset, chunk->count);
         hooks->filled(hooks->arg, chunk, loss);
     }
 }
@@ -131,11 +131,11 @@ bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, c
     if (tree_is_leaf(gradient->tree, node)) {
         if (reduce(gradient, node, left, &loss) < 0)
             return false;
-        hand_out(gradient, parameters, left, NULL, loss);
+        hand_out(gradient, parameters, true, loss);
         return true;
     }
     if (reduce(gradient, 2 * node, left, &loss) < 0 || reduce(gradient, 2 * node + 1, right, &right_loss) < 0)
         return false;
-    hand_out(gradient, parameters, left, right, loss + right_loss);
+    hand_out(gradient, parameters, false, loss + right_loss);
     return true;
 }

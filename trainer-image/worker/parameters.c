@@ -56,6 +56,8 @@ int parameters_new(struct parameters **out, uint64_t count, uint32_t shards, str
         return error_set(err, "make room for the parameters: no memory");
     parameters->count = count;
     parameters->chunk_count = cut_all(count, shards, NULL);
+    if (parameters->chunk_count == 0)
+        return error_set(err, "a model without parameters cannot be trained");
     parameters->chunks = calloc(parameters->chunk_count, sizeof *parameters->chunks);
     parameters->asked = calloc(parameters->chunk_count, sizeof *parameters->asked);
     bool failed = parameters->chunks == NULL || parameters->asked == NULL;
