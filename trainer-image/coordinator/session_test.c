@@ -114,7 +114,8 @@ static int shake_hands(struct bed *bed, const char *token, uint32_t acked)
     assert_memory_equal(hello->mac, mac, sizeof mac);
     struct report_message welcome = {.type = REPORT_WELCOME, .welcome.ack = {acked, acked}};
     memset(key, 0, sizeof key);
-    memcpy(key, token, strlen(token));
+    for (size_t i = 0; token[i] != '\0'; i++)
+        key[i] = (uint8_t)token[i];
     report_welcome_mac(key, hello->nonce, challenge.challenge.nonce, welcome.welcome.mac);
     bed->count = 0;
     return say(bed, &welcome);

@@ -63,8 +63,8 @@ static int serve(struct lws *wsi, enum lws_callback_reasons reason, void *user, 
         server->first = (server->first + 1) % ECHOES_MOST;
         server->count--;
         size_t size = strlen(echo);
-        unsigned char *bytes = malloc(LWS_PRE + size);
-        memcpy(bytes + LWS_PRE, echo, size);
+        unsigned char *bytes = malloc(LWS_PRE + size + 1);
+        snprintf((char *)bytes + LWS_PRE, size + 1, "%s", echo);
         int written = lws_write(wsi, bytes + LWS_PRE, size, LWS_WRITE_TEXT);
         free(bytes);
         free(echo);
