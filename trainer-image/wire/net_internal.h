@@ -31,10 +31,12 @@ enum {
 };
 
 #define HANDSHAKE_MOST (10 * SECONDS)
-#define CONNECT_MOST   (2 * SECONDS) /* for each address of a name */
-#define LINGER_MOST    (1 * SECONDS)
-#define ACCEPT_PAUSE   (100 * MILLISECONDS)
-#define USER_TIMEOUT   2000 /* milliseconds */
+/* For each address of a name. Shorter than the second after which the kernel would try again: a service's address leads
+ * an attempt to one pod for good, and only a new attempt to the pod that has come in its place. */
+#define CONNECT_MOST (500 * MILLISECONDS)
+#define LINGER_MOST  (1 * SECONDS)
+#define ACCEPT_PAUSE (100 * MILLISECONDS)
+#define USER_TIMEOUT 2000 /* milliseconds */
 
 /* First member of everything that epoll hands back. */
 enum source_kind { SOURCE_LISTENER, SOURCE_CONN, SOURCE_WATCH };

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
 struct fixture {
     struct end a, b; /* a dials, b listens */
@@ -272,6 +273,74 @@ static void dialling_fails_with_a_sentence(void **state)
     }
 }
 
+static void an_address_that_does_not_answer_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    uint16_t port;
+    cleanup_fd int listener = wire_listen_socket("127.0.0.1:0", &port, NULL);
+    assert_int_equal(listen(listener, 0), 0); /* room for one; further ones get no answer */
+    char address[32], sentence[100];
+    snprintf(address, sizeof address, "127.0.0.1:%u", port);
+    snprintf(sentence, sizeof sentence, "connect to '%s': no answer", address);
+    struct side *side = NULL;
+    for (int i = 0; i < 8; i++) {
+        side = end_dial(&f->a, address, DIALOGUE_DATA);
+        pump_idle(&f->a, NULL);
+    }
+    assert_int_equal(side->conn->state, CONN_CONNECTING);
+    net_timer_set(side->conn->timer, 0);
+    pump_closed(&f->a, NULL, side);
+    assert_string_equal(side->reason, sentence);
+}
+
+static void every_family_is_listened_on(void **state)
+{
+    struct fixture *f = *state;
+    uint16_t port, again;
+    struct error err = {0};
+    int fd = wire_listen_socket(":0", &port, &err);
+    assert_true(fd >= 0);
+    static const struct conn_handlers nobody = {0};
+    assert_int_equal(net_listen(f->b.net, fd, &nobody, NULL, &err), 0);
+    /* [::1] where this machine has it. */
+    static const char *const hosts[] = {"127.0.0.1", "[::1]"};
+    for (size_t i = 0; i < 2; i++) {
+        char address[32];
+        snprintf(address, sizeof address, "%s:%u", hosts[i], port);
+        struct side *side = end_dial(&f->a, address, DIALOGUE_CONTROL);
+        pump_idle(&f->a, NULL);
+        assert_true(side->closed ? i == 1 : side->conn->state == CONN_WAIT_CHALLENGE);
+    }
+    char taken[32], sentence[100];
+    snprintf(taken, sizeof taken, "127.0.0.1:%u", f->b.port);
+    snprintf(sentence, sizeof sentence, "listen on '%s': Address already in use", taken);
+    assert_int_equal(wire_listen_socket(taken, &again, &err), -1);
+    assert_string_equal(error_message(&err), sentence);
+}
+
+static void running_out_of_descriptors_does_not_spin(void **state)
+{
+    struct fixture *f = *state;
+    struct raw raw;
+    raw_open(&raw, &f->b);
+    struct rlimit before, none = {0};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct error err = {0};
+    int handled = 0;
+    for (int i = 0; i < 10; i++)
+        handled += net_wait(f->b.net, 0, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    char text[1000];
+    assert_int_equal(end_logged(&f->b, text, sizeof text), 1);
+    assert_non_null(strstr(text, "cannot accept connections for the moment reason=\"Too many open files\""));
+    assert_int_equal(handled, 1);
+    raw_handshake(&raw, DIALOGUE_CONTROL); /* as soon as the pause is over */
+    assert_true(end_newest(&f->b)->ready);
+    raw_close(&raw);
+}
+
 static void dialling_again_in_closed_does_not_spin(void **state)
 {
     struct fixture *f = *state;
@@ -427,6 +496,9 @@ int main(void)
         TEST(connections_may_be_closed_in_every_handler),
         TEST(a_vanished_peer_is_noticed),
         TEST(dialling_fails_with_a_sentence),
+        TEST(an_address_that_does_not_answer_is_given_up),
+        TEST(every_family_is_listened_on),
+        TEST(running_out_of_descriptors_does_not_spin),
         TEST(dialling_again_in_closed_does_not_spin),
         TEST(names_are_looked_up_beside_the_loop),
         TEST(look_ups_are_bounded),
