@@ -1,5 +1,6 @@
 """Fixtures of all tests. Only those that need a cluster touch one: `pytest e2e/local` runs without."""
 
+import fcntl
 import os
 import pathlib
 import re
@@ -7,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -51,7 +53,12 @@ def cluster(kubeconfig):
     from support.cluster import GROUP, SYSTEM, Cluster
 
     config.load_kube_config(kubeconfig)
-    with client.ApiClient() as api_client:
+    with open(pathlib.Path(tempfile.gettempdir()) / "thole-e2e.lock", "w") as lock, client.ApiClient() as api_client:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit("another run of these tests uses the cluster, and some of them stop the operator or cut a node "
+                        "off: wait for its end", returncode=1)
         cluster = Cluster(api_client)
         try:
             cluster.resource("TrainJob")
@@ -118,11 +125,22 @@ def storage(cluster):
 
 
 @pytest.fixture(scope="session")
-def small_hosted(small_data, storage):
-    """The small data set where pods see it."""
-    directory = storage / "small"
-    shutil.copytree(small_data, directory)
-    return directory
+def host(storage):
+    """host(name, train=…, test=…): a small data set where pods see it, readable for their user."""
+
+    def write(name, **sizes):
+        directory = idx.write(storage / name, **sizes)
+        directory.chmod(0o755)
+        for file in directory.iterdir():
+            file.chmod(0o644)
+        return directory
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_hosted(host):
+    return host("small")
 
 
 @pytest.fixture

@@ -76,17 +76,28 @@ def test_workers_come_and_go(running, kubectl, endurance_sha256):
 
 @pytest.fixture
 def spare_node(our_machine, cluster):
-    """A node that nothing but workers needs, which may be cut off; it is joined again whatever happens."""
-    systems = [pod["spec"].get("nodeName") for namespace in (SYSTEM, "kube-system")
-               for pod in cluster.list("Pod", namespace)]
-    spare = [node["metadata"]["name"] for node in cluster.list("Node")
-             if node["metadata"]["name"] not in systems and (machine.CLUSTER / node["metadata"]["name"]).is_dir()]
+    """A node that nothing but workers needs, so that it may be cut off. It gets no new pods (it is cordoned), and is
+    as it was afterwards whatever happens."""
+    holds_data = {pod["spec"]["nodeName"] for pod in cluster.list("Pod", SYSTEM, label_selector="app.kubernetes.io/name=mongodb")}
+    names = [node["metadata"]["name"] for node in cluster.list("Node")]
+    spare = [name for name in names if name not in holds_data and (machine.CLUSTER / name).is_dir()]
     if not spare:
-        pytest.skip(f"operator, MongoDB and DNS leave no node free: they run on {sorted(set(filter(None, systems)))}")
-    yield spare[0]
+        pytest.skip(f"there is no node but MongoDB's: {names}")
+    cluster.patch("Node", spare[0], None, {"spec": {"unschedulable": True}})
+    yield vacate(cluster, spare[0])
     machine.join_node(spare[0])
     cluster.patch("Node", spare[0], None, {"spec": {"unschedulable": None}})
     cluster.wait("Node", spare[0], None, is_ready, 60, "ready again")
+
+
+def vacate(cluster, node):
+    """Moves operator and DNS to where they will not be missed."""
+    for namespace in (SYSTEM, "kube-system"):
+        for pod in cluster.list("Pod", namespace, field_selector=f"spec.nodeName={node}"):
+            cluster.delete("Pod", pod["metadata"]["name"], namespace)
+        cluster.wait_list("Pod", namespace, lambda pods: all(pod["spec"].get("nodeName") not in (None, node) and pod["status"][
+            "phase"] == "Running" and pod["status"]["containerStatuses"][0]["ready"] for pod in pods), 60, f"all elsewhere than on {node}")
+    return node
 
 
 def is_ready(node):
@@ -96,7 +107,6 @@ def is_ready(node):
 
 def test_a_workers_node_is_cut_off(spare_node, cluster, submit, endurance, kubectl, endurance_sha256):
     """No connection closes: the members tell by silence. Nobody waits for Kubernetes to notice."""
-    cluster.patch("Node", spare_node, None, {"spec": {"unschedulable": True}})
     job = submit(merged(endurance, {"spec": {"workers": {"replicas": 1}}}), dataset())
     cluster.wait_list("Pod", job.namespace, lambda pods: len(pods) == 2 and all(p["spec"].get("nodeName") for p in pods),
                       30, "a parameter server and a worker on a node that stays")

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from kubernetes.dynamic.exceptions import DynamicApiError
 
-from support import idx
 from support.cluster import condition_of, status_of
 from support.manifests import dataset, merged, trainjob
 
@@ -134,8 +133,8 @@ def test_a_file_that_does_not_exist(submit, small_hosted):
 
 
 @pytest.mark.parametrize("cut", ["in its gzip stream", "in its contents"])
-def test_a_truncated_file(submit, storage, cut):
-    data = idx.write(storage / f"truncated-{'stream' if 'gzip' in cut else 'contents'}", train=500, test=100)
+def test_a_truncated_file(submit, host, cut):
+    data = host(f"truncated {cut}".replace(" ", "-"), train=500, test=100)
     file = data / "train-images-idx3-ubyte.gz"
     whole = file.read_bytes()
     file.write_bytes(whole[:-300] if "gzip" in cut else gzip.compress(gzip.decompress(whole)[:-300]))

@@ -1,6 +1,7 @@
 """Mistakes get one sentence that names the field or file and the mend, an exit code, and nothing left behind."""
 
 import gzip
+import signal
 import subprocess
 import time
 
@@ -137,16 +138,16 @@ def test_interrupt_ends_all_of_it(trainer, small_data, tmp_path):
     """Ctrl-C: no process stays, and no half model."""
     job = trainjob(model={"zoo": "lenet"}, training={"epochs": 500, "batchSize": 50})
     output = tmp_path / "output"
-    running = subprocess.Popen(local.command(tmp_path, dataset(small_data), job, options=("--output", output)),
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in running.stdout:
-        if "epoch" in line.lower():
-            break
-    children = local.children(running.pid)
-    assert len(children) >= 3, "a parameter server and two workers"
-    running.send_signal(2)
-    began = time.monotonic()
-    running.communicate(timeout=10)
+    arguments = local.command(tmp_path, dataset(small_data), job, options=("--output", output))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        for line in running.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        children = local.children(running.pid)
+        assert len(children) == 3, "a parameter server and two workers"
+        running.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        running.communicate(timeout=10)
     assert time.monotonic() - began < 5
     assert running.returncode != 0
     for pid in children:

@@ -1,8 +1,6 @@
 """The model is the same, bit for bit, however many took part and whatever happened to them."""
 
 import os
-import pathlib
-import re
 import signal
 import subprocess
 
@@ -73,17 +71,18 @@ def test_a_killed_worker_changes_nothing(trainer, small_data, tmp_path):
     (tmp_path / "output").mkdir()
     arguments = local.command(tmp_path, dataset(small_data), job,
                               options=("--workers", 2, "--output", tmp_path / "output"))
-    running = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = []
-    for line in running.stdout:
-        said.append(line)
-        if re.search(r"epoch\s+2\b", line, re.IGNORECASE):
-            workers = [pid for pid in local.children(running.pid) if "worker" in local.arguments_of(pid)]
-            assert workers, f"no worker among {[local.arguments_of(p) for p in local.children(running.pid)]}"
-            os.kill(workers[-1], signal.SIGKILL)
-            break
-    said += running.stdout.readlines()
-    assert running.wait(60) == 0, "".join(said)
-    run = local.Run(0, "".join(said), "", pathlib.Path(tmp_path / "output"))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        for line in running.stdout:
+            said.append(line)
+            if line.startswith("epoch 2/"):
+                workers = [pid for pid in local.children(running.pid) if "worker" in local.arguments_of(pid)]
+                assert workers, f"no worker among {[local.arguments_of(p) for p in local.children(running.pid)]}"
+                os.kill(workers[-1], signal.SIGKILL)
+                break
+        said += running.stdout.readlines()
+    run = local.Run(running.returncode, "".join(said), "", tmp_path / "output")
+    assert run.returncode == 0, run
     assert run.sha256 == whole.sha256, run
     assert len(run.history) == 12
+    assert "signal 9" in run.stdout or "SIGKILL" in run.stdout, "it says what happened"

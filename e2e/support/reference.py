@@ -58,8 +58,8 @@ class Judgement:
         others = logits.copy()
         others[rows, labels] = -numpy.inf
         margin = logits[rows, labels] - others.max(axis=1)
-        self.least = 100.0 * float(numpy.mean(margin > 1e-4))
-        self.most = 100.0 * float(numpy.mean(margin > -1e-4))
+        self.least = round(100 * float(numpy.mean(margin > 1e-4)), 6)
+        self.most = round(100 * float(numpy.mean(margin > -1e-4)), 6)
 
 
 def judge(model_file, images, labels, normalize):
