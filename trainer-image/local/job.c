@@ -84,9 +84,12 @@ static int compile(struct job *job, const struct options *options, cJSON *trainj
     if (options->shards != 0 &&
         json_put(trainjob, "spec.parameterServers.shards", cJSON_CreateNumber(options->shards), err) < 0)
         return -1;
-    job->workers = options->workers != 0 ? options->workers : (uint32_t)json_int(trainjob, "spec.workers.replicas", 1);
+    if (options->workers != 0 &&
+        json_put(trainjob, "spec.workers.replicas", cJSON_CreateNumber(options->workers), err) < 0)
+        return -1;
+    job->workers = (uint32_t)json_int(trainjob, "spec.workers.replicas", 1);
     if (job->workers == 0 || job->workers > OPTIONS_WORKERS_MOST)
-        return error_set(err, "spec.workers.replicas: %u is more than 1 to %d processes on one machine: give --workers",
+        return error_set(err, "spec.workers.replicas: %u workers cannot run on one machine, only 1 to %d: give --workers N",
                          job->workers, OPTIONS_WORKERS_MOST);
     job->backoff_limit = (uint32_t)json_int(trainjob, "spec.runPolicy.backoffLimit", 6);
     job->plan_text = plan_compile(trainjob, dataset, err);
