@@ -89,7 +89,8 @@ static int compile(struct job *job, const struct options *options, cJSON *trainj
         return -1;
     job->workers = (uint32_t)json_int(trainjob, "spec.workers.replicas", 1);
     if (job->workers == 0 || job->workers > OPTIONS_WORKERS_MOST)
-        return error_set(err, "spec.workers.replicas: %u workers cannot run on one machine, only 1 to %d: give --workers N",
+        return error_set(err,
+                         "spec.workers.replicas: %u workers cannot run on one machine, only 1 to %d: give --workers N",
                          job->workers, OPTIONS_WORKERS_MOST);
     job->backoff_limit = (uint32_t)json_int(trainjob, "spec.runPolicy.backoffLimit", 6);
     job->plan_text = plan_compile(trainjob, dataset, err);
