@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum { EXIT_USAGE = 2 };
@@ -35,6 +36,9 @@ static void leave_last_words(const char *sentence)
 
 static int run_role(int argc, char **argv, int (*role)(const struct pod *pod, struct error *err))
 {
+    char name[16]; /* as the kernel cuts it; a start by way of /proc/self/exe would show as "exe" */
+    snprintf(name, sizeof name, "thole-%s", argv[1]);
+    prctl(PR_SET_NAME, name);
     struct error err = {0};
     cleanup_pod struct pod pod;
     int parsed = pod_parse(&pod, argc, argv, &err);

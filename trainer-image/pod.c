@@ -19,7 +19,8 @@ static const char help[] =
     "One process of a job; in a cluster the operator starts it, on one machine `thole-trainer local` does.\n"
     "\n"
     "  --shard I            ps: which shard of the parameters; 0 is the coordinator too\n"
-    "  --job-dir DIR        plan.json and token [/etc/thole/job]\n"
+    "  --plan FILE          what the job computes [/etc/thole/job/plan.json]\n"
+    "  --token FILE         the job's secret, 32 bytes [/etc/thole/job/token]\n"
     "  --data DIR           root of the data set's files [/data]\n"
     "  --coordinator ADDR   host:port of shard 0 [$THOLE_COORDINATOR]\n"
     "  --listen ADDR        ps: where to listen [:7077]\n"
@@ -65,7 +66,8 @@ static int die_with(uint64_t parent, struct error *err)
 
 enum flag {
     FLAG_SHARD = 1,
-    FLAG_JOB_DIR,
+    FLAG_PLAN,
+    FLAG_TOKEN,
     FLAG_DATA,
     FLAG_COORDINATOR,
     FLAG_LISTEN,
@@ -84,7 +86,8 @@ enum flag {
 
 static const struct option flags[] = {
     {"shard", required_argument, NULL, FLAG_SHARD},
-    {"job-dir", required_argument, NULL, FLAG_JOB_DIR},
+    {"plan", required_argument, NULL, FLAG_PLAN},
+    {"token", required_argument, NULL, FLAG_TOKEN},
     {"data", required_argument, NULL, FLAG_DATA},
     {"coordinator", required_argument, NULL, FLAG_COORDINATOR},
     {"listen", required_argument, NULL, FLAG_LISTEN},
@@ -127,8 +130,11 @@ static int parse_flag(struct pod *pod, enum flag flag, const char *value, struct
         return log_level_parse(value, &pod->log.level, err);
     case FLAG_LOG_FORMAT:
         return log_format_parse(value, &pod->log.format, err);
-    case FLAG_JOB_DIR:
-        pod->job_dir = value;
+    case FLAG_PLAN:
+        pod->plan_file = value;
+        return 0;
+    case FLAG_TOKEN:
+        pod->token_file = value;
         return 0;
     case FLAG_DATA:
         pod->data = value;
@@ -165,7 +171,8 @@ int pod_parse(struct pod *pod, int argc, char **argv, struct error *err)
     *pod = (struct pod){
         .log = {.fd = STDERR_FILENO, .level = LOG_INFO, .format = LOG_TEXT, .component = argv[1]},
         .argv = argv,
-        .job_dir = "/etc/thole/job",
+        .plan_file = "/etc/thole/job/plan.json",
+        .token_file = "/etc/thole/job/token",
         .data = "/data",
         .output = "/output",
         .listen = ":7077",
@@ -197,14 +204,13 @@ int pod_parse(struct pod *pod, int argc, char **argv, struct error *err)
 
 static int read_token(struct pod *pod, struct error *err)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/token", pod->job_dir);
     cleanup_buffer struct buffer token;
     buffer_init(&token, sizeof pod->token + 1);
-    if (buffer_read_file(&token, path, err) < 0)
+    if (buffer_read_file(&token, pod->token_file, err) < 0)
         return -1;
     if (token.length != sizeof pod->token)
-        return error_set(err, "'%s' holds %zu bytes and no token of %zu", path, token.length, sizeof pod->token);
+        return error_set(err, "'%s' holds %zu bytes and no token of %zu", pod->token_file, token.length,
+                         sizeof pod->token);
     memcpy(pod->token, token.data, sizeof pod->token);
     explicit_bzero(token.data, token.length);
     return 0;
@@ -212,11 +218,9 @@ static int read_token(struct pod *pod, struct error *err)
 
 int pod_load(struct pod *pod, struct error *err)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/plan.json", pod->job_dir);
     cleanup_buffer struct buffer text;
     buffer_init(&text, PLAN_BYTES_MOST);
-    if (buffer_read_file(&text, path, err) < 0 || plan_parse(&pod->plan, text.data, text.length, err) < 0 ||
+    if (buffer_read_file(&text, pod->plan_file, err) < 0 || plan_parse(&pod->plan, text.data, text.length, err) < 0 ||
         read_token(pod, err) < 0)
         return -1;
     do

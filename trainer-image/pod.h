@@ -11,7 +11,7 @@
 struct pod {
     struct log log;
     char *const *argv;
-    const char *job_dir, *data, *output, *model_file, *listen, *advertise, *coordinator, *operator_address;
+    const char *plan_file, *token_file, *data, *output, *model_file, *listen, *advertise, *coordinator, *operator_address;
     const char *name, *uid;
     int listen_fd, report_fd; /* -1: none */
     uint32_t shard;

@@ -1,6 +1,7 @@
 #include "coordinator/saver.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -136,6 +137,22 @@ static int make_directories(const char *file, struct error *err)
         *slash = '/';
     }
     return 0;
+}
+
+int saver_try(const char *path, struct error *err)
+{
+    if (make_directories(path, err) < 0)
+        return -1;
+    cleanup_free char *directory = strdup(path);
+    if (directory == NULL)
+        return error_set(err, "try to write '%s': no memory", path);
+    char *slash = strrchr(directory, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    cleanup_fd int fd = open(slash != NULL ? directory : ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd >= 0 || errno == EOPNOTSUPP || errno == EISDIR)
+        return 0;
+    return error_errno(err, "the model is to go to '%s', which cannot be written", directory);
 }
 
 static void finish(void *arg)

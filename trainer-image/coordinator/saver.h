@@ -24,6 +24,9 @@ struct saver_options {
     void *arg;
 };
 
+/* Makes the directories of the model's file and tries whether it can be written there: what cannot be is better known
+ * before the training than after it. */
+int saver_try(const char *path, struct error *err);
 int saver_start(struct saver **out, const struct saver_options *options, struct error *err);
 void saver_free(struct saver *saver);
 

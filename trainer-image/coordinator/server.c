@@ -566,6 +566,8 @@ int coordinator_server_new(struct coordinator_server **out, const struct coordin
     if (server == NULL)
         return error_set(err, "start the coordinator: no memory");
     server->options = *options;
+    if (options->model_path != NULL && saver_try(options->model_path, err) < 0)
+        return -1;
     server->coordinator =
         coordinator_new(options->plan, options->train_samples, options->test_samples, FIRST_TERM, now());
     server->tick = net_timer_new(options->net, on_tick, server);

@@ -1,6 +1,5 @@
 #include "local/processes.h"
 
-#include "common/buffer.h"
 #include "wire/wire.h"
 
 #include <errno.h>
@@ -10,11 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 /* Above whatever this process has open, so that no copy falls on another. */
-enum { CHILD_LISTEN_FD = 200, CHILD_REPORT_FD = 201 };
+enum {
+    CHILD_LISTEN_FD = 200,
+    CHILD_REPORT_FD,
+    CHILD_PLAN_FD,
+    CHILD_TOKEN_FD,
+    CHILD_WORDS_FD,
+};
 enum { ARGUMENTS_MOST = 40, TEXT_MOST = JOB_PATH_MOST };
 
 static const int64_t QUICK = 5 * SECONDS; /* a process that ended after less is started after a pause */
@@ -23,42 +29,42 @@ static const int64_t PAUSE_MOST = 5 * SECONDS;
 
 /* ---- what the children need ---- */
 
-static int write_job_file(const struct processes *processes, const char *name, const void *data, size_t length,
-                          struct error *err)
+static int memory_file(const char *name, const void *data, size_t length, struct error *err)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", processes->directory, name);
-    cleanup_fd int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, data, length) != (ssize_t)length)
-        return error_errno(err, "write '%s'", path);
-    return 0;
+    cleanup_fd int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0 || (length > 0 && write(fd, data, length) != (ssize_t)length))
+        return error_errno(err, "make a file in memory for the job's %s", name);
+    return move_fd(&fd);
 }
 
-static int make_directory(struct processes *processes, struct error *err)
+static int make_files(struct processes *processes, struct error *err)
 {
-    const char *temporary = getenv("TMPDIR");
-    if (temporary == NULL || temporary[0] == '\0' || strlen(temporary) > sizeof processes->directory / 2)
-        temporary = "/tmp";
-    snprintf(processes->directory, sizeof processes->directory, "%s/thole-XXXXXX", temporary);
-    if (mkdtemp(processes->directory) == NULL) {
-        processes->directory[0] = '\0';
-        return error_errno(err, "make a directory in '%s'", temporary);
-    }
+    const char *plan = processes->job->plan_text;
     uint8_t token[SHA256_SIZE];
     random_bytes(token, sizeof token);
-    const char *plan = processes->job->plan_text;
-    if (write_job_file(processes, "plan.json", plan, strlen(plan), err) < 0)
-        return -1;
-    int result = write_job_file(processes, "token", token, sizeof token, err);
+    processes->plan = memory_file("plan", plan, strlen(plan), err);
+    processes->token = processes->plan < 0 ? -1 : memory_file("token", token, sizeof token, err);
     explicit_bzero(token, sizeof token);
-    return result;
+    if (processes->token < 0)
+        return -1;
+    for (uint32_t i = 0; i < processes->count; i++)
+        if ((processes->list[i].words = memory_file("last words", NULL, 0, err)) < 0)
+            return -1;
+    return 0;
 }
 
 int processes_init(struct processes *processes, const struct job *job, const char *model_file, const char *log_level,
                    int log_fd, struct error *err)
 {
     *processes = (struct processes){
-        .job = job, .model_file = model_file, .log_level = log_level, .report = {-1, -1}, .log_fd = log_fd};
+        .job = job,
+        .model_file = model_file,
+        .log_level = log_level,
+        .plan = -1,
+        .token = -1,
+        .report = {-1, -1},
+        .log_fd = log_fd,
+    };
     for (uint32_t shard = 0; shard < PLAN_SHARDS_MOST; shard++)
         processes->listeners[shard] = -1;
     uint32_t shards = job->plan->shards;
@@ -66,10 +72,10 @@ int processes_init(struct processes *processes, const struct job *job, const cha
     if (processes->list == NULL)
         return error_set(err, "start the job: no memory");
     for (uint32_t i = 0; i < shards + job->workers; i++)
-        processes->list[i] =
-            (struct process){.role = i < shards ? PROCESS_PS : PROCESS_WORKER, .index = i < shards ? i : i - shards};
+        processes->list[i] = (struct process){
+            .role = i < shards ? PROCESS_PS : PROCESS_WORKER, .index = i < shards ? i : i - shards, .words = -1};
     processes->count = shards + job->workers;
-    if (make_directory(processes, err) < 0)
+    if (make_files(processes, err) < 0)
         return -1;
     for (uint32_t shard = 0; shard < shards; shard++) {
         processes->listeners[shard] = wire_listen_socket("127.0.0.1:0", &processes->ports[shard], err);
@@ -86,7 +92,7 @@ int processes_init(struct processes *processes, const struct job *job, const cha
 struct command {
     const char *arguments[ARGUMENTS_MOST];
     size_t count;
-    char texts[8][TEXT_MOST];
+    char texts[12][TEXT_MOST];
     size_t text_count;
 };
 
@@ -121,7 +127,8 @@ static void make_command(const struct processes *processes, const struct process
     add(command, "thole-trainer");
     add(command, role_name(process));
     add_format(command, "--with-parent", "%lu", (unsigned long)getpid());
-    add_flag(command, "--job-dir", processes->directory);
+    add_format(command, "--plan", "/proc/self/fd/%lu", CHILD_PLAN_FD);
+    add_format(command, "--token", "/proc/self/fd/%lu", CHILD_TOKEN_FD);
     add_flag(command, "--data", processes->job->data);
     add_flag(command, "--log-level", processes->log_level);
     add_format(command, "--coordinator", "127.0.0.1:%lu", processes->ports[0]);
@@ -139,7 +146,7 @@ static void make_command(const struct processes *processes, const struct process
 }
 
 /* Ours without what belongs to a cluster, and one thread for OpenBLAS from the start. */
-static int make_environment(const struct processes *processes, const struct process *process, char ***out)
+static int make_environment(const struct process *process, char ***out)
 {
     size_t count = 0;
     while (environ[count] != NULL)
@@ -161,9 +168,7 @@ static int make_environment(const struct processes *processes, const struct proc
     }
     char *name = NULL, *words = NULL;
     failed = asprintf(&name, "POD_NAME=%s-%u", role_name(process), process->index) < 0 || failed;
-    failed = asprintf(&words, "THOLE_TERMINATION_LOG=%s/%s-%u", processes->directory, role_name(process),
-                      process->index) < 0 ||
-             failed;
+    failed = asprintf(&words, "THOLE_TERMINATION_LOG=/proc/self/fd/%d", CHILD_WORDS_FD) < 0 || failed;
     list[kept++] = name;
     list[kept++] = words;
     list[kept++] = strdup("OPENBLAS_NUM_THREADS=1");
@@ -201,6 +206,9 @@ static int spawn(const struct processes *processes, struct process *process, cha
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (processes->log_fd >= 0)
         posix_spawn_file_actions_adddup2(&actions, processes->log_fd, STDERR_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, processes->plan, CHILD_PLAN_FD);
+    posix_spawn_file_actions_adddup2(&actions, processes->token, CHILD_TOKEN_FD);
+    posix_spawn_file_actions_adddup2(&actions, process->words, CHILD_WORDS_FD);
     if (process->role == PROCESS_PS)
         posix_spawn_file_actions_adddup2(&actions, processes->listeners[process->index], CHILD_LISTEN_FD);
     if (process->role == PROCESS_PS && process->index == 0)
@@ -216,7 +224,7 @@ static int spawn(const struct processes *processes, struct process *process, cha
 static int start_one(struct processes *processes, struct process *process, struct instant now, struct error *err)
 {
     char **environment = NULL;
-    int result = make_environment(processes, process, &environment);
+    int result = make_environment(process, &environment);
     if (result < 0)
         error_set(err, "start %s %u: no memory", role_name(process), process->index);
     else if ((result = spawn(processes, process, environment)) < 0)
@@ -263,34 +271,31 @@ int64_t processes_wait(const struct processes *processes, struct instant now)
 
 /* ---- ending ---- */
 
-static void note_words(struct process *process, const struct buffer *words, bool quick, struct ended *ended)
+static void note_words(struct process *process, const char *words, bool quick, struct ended *ended)
 {
     uint8_t digest[SHA256_SIZE];
-    sha256(buffer_text(words), words->length, digest);
-    bool same = quick && words->length > 0 && memcmp(digest, process->words, sizeof digest) == 0;
+    sha256(words, strlen(words), digest);
+    bool same = quick && words[0] != '\0' && memcmp(digest, process->same, sizeof digest) == 0;
     process->same_ends = same ? process->same_ends + 1 : 1;
-    memcpy(process->words, digest, sizeof digest);
+    memcpy(process->same, digest, sizeof digest);
     ended->same_words = process->same_ends == 3;
 }
 
-static void tell_end(const struct processes *processes, struct process *process, int status, bool quick,
-                     struct ended *ended)
+static void tell_end(struct process *process, int status, bool quick, struct ended *ended)
 {
     const char *what = process->role == PROCESS_PS ? "Parameter server" : "Worker";
-    char how[64];
+    char how[64], words[1000] = "";
     if (WIFSIGNALED(status))
         snprintf(how, sizeof how, "was killed by signal %d", WTERMSIG(status));
     else
         snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s-%u", processes->directory, role_name(process), process->index);
-    cleanup_buffer struct buffer words;
-    buffer_init(&words, 1000);
-    (void)buffer_read_file(&words, path, NULL);
-    unlink(path);
-    note_words(process, &words, quick, ended);
+    ssize_t length = pread(process->words, words, sizeof words - 1, 0);
+    words[length > 0 ? length : 0] = '\0';
+    if (ftruncate(process->words, 0) < 0)
+        words[0] = '\0';
+    note_words(process, words, quick, ended);
     snprintf(ended->sentence, sizeof ended->sentence, "%s %u %s%s%s", what, process->index, how,
-             words.length > 0 ? ": " : "", buffer_text(&words));
+             words[0] != '\0' ? ": " : "", words);
 }
 
 bool processes_reap(struct processes *processes, struct ended *ended, struct instant now)
@@ -306,7 +311,7 @@ bool processes_reap(struct processes *processes, struct ended *ended, struct ins
         process->pid = 0;
         *ended = (struct ended){.process = process, .well = WIFEXITED(status) && WEXITSTATUS(status) == 0};
         bool quick = instant_since(now, process->started) < QUICK;
-        tell_end(processes, process, status, quick, ended);
+        tell_end(process, status, quick, ended);
         process->quick_ends = quick ? process->quick_ends + 1 : 0;
         int64_t pause = process->quick_ends == 0 ? 0 : PAUSE_LEAST;
         for (uint32_t n = 1; n < process->quick_ends && pause < PAUSE_MOST; n++)
@@ -344,19 +349,12 @@ void processes_free(struct processes *processes)
     for (int i = 0; i < 2; i++)
         if (processes->report[i] >= 0)
             close(processes->report[i]);
-    if (processes->directory[0] != '\0') {
-        static const char *const names[] = {"plan.json", "token"};
-        char path[128];
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-            snprintf(path, sizeof path, "%s/%s", processes->directory, names[i]);
-            unlink(path);
-        }
-        for (uint32_t i = 0; i < processes->count; i++) {
-            snprintf(path, sizeof path, "%s/%s-%u", processes->directory, role_name(&processes->list[i]),
-                     processes->list[i].index);
-            unlink(path);
-        }
-        rmdir(processes->directory);
-    }
+    for (uint32_t i = 0; i < processes->count; i++)
+        if (processes->list[i].words >= 0)
+            close(processes->list[i].words);
+    if (processes->plan >= 0)
+        close(processes->plan);
+    if (processes->token >= 0)
+        close(processes->token);
     free(processes->list);
 }

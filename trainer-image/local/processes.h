@@ -12,17 +12,18 @@ enum process_role { PROCESS_PS, PROCESS_WORKER };
 struct process {
     enum process_role role;
     uint32_t index;
+    int words; /* a file in memory where it leaves its last sentence */
     pid_t pid; /* 0: does not run */
     struct instant started, start_at;
-    uint32_t quick_ends; /* in a row: each makes the pause before the next start longer */
-    uint32_t same_ends;  /* in a row, each quick and with the same last words */
-    uint8_t words[SHA256_SIZE];
+    uint32_t quick_ends;       /* in a row: each makes the pause before the next start longer */
+    uint32_t same_ends;        /* in a row, each quick and with the same last words */
+    uint8_t same[SHA256_SIZE]; /* digest of those */
 };
 
 struct processes {
     const struct job *job;
     const char *model_file, *log_level;
-    char directory[64]; /* with plan.json and token, for the children only */
+    int plan, token; /* files in memory that the children inherit */
     int listeners[PLAN_SHARDS_MOST];
     uint16_t ports[PLAN_SHARDS_MOST];
     int report[2]; /* ours, and shard 0's end */
