@@ -112,5 +112,8 @@ enum reduction_result reduction_add(struct reduction *reduction, struct net *net
     } else if (!agrees(here, value)) {
         return REDUCTION_CONFLICT;
     }
+    /* Also after a duplicate: memory may have run out where the node's value went on from. */
+    while (reduction->nodes[node].state != NODE_HELD)
+        node /= 2;
     return combine_up(reduction, net, node) < 0 ? REDUCTION_NO_MEMORY : result;
 }

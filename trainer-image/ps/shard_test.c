@@ -31,6 +31,15 @@ static uint32_t below(uint64_t *state, uint32_t most)
     return most == 0 ? 0 : (uint32_t)(random_next(state) % most);
 }
 
+/* Linked in place of the C library's (see CMakeLists.txt), so that memory can run out when a test wants it to. */
+static _Thread_local bool memory_is_out;
+void *__real_aligned_alloc(size_t alignment, size_t size); /* NOLINT(bugprone-reserved-identifier) */
+void *__wrap_aligned_alloc(size_t alignment, size_t size); /* NOLINT(bugprone-reserved-identifier) */
+void *__wrap_aligned_alloc(size_t alignment, size_t size)  /* NOLINT(bugprone-reserved-identifier) */
+{
+    return memory_is_out ? NULL : __real_aligned_alloc(alignment, size);
+}
+
 struct world {
     uint64_t seed;
     struct net *net;
@@ -40,6 +49,8 @@ struct world {
     struct schedule schedule;
     uint32_t begin, floats, chunks;
     bool only_leaves; /* every sum is made here */
+    bool hungry;      /* memory is out now and then */
+    uint32_t starved; /* how often that was noticed */
 
     /* The definition's. */
     float theta[FLOATS_MOST], before[FLOATS_MOST], velocity[FLOATS_MOST];
@@ -208,9 +219,16 @@ static enum push_result push(struct world *world, uint64_t step, uint32_t node, 
     struct payload *payload = gradient_payload(world, step, node, chunk, &frame);
     struct error err = {0};
     enum push_result result = PUSH_TOO_EARLY;
-    if (shard_check_push(world->shard, &frame, &err) < 0 ||
-        shard_push(world->shard, &frame, payload, &result, &err) < 0)
+    if (shard_check_push(world->shard, &frame, &err) < 0)
         fail_msg("%s", error_message(&err));
+    memory_is_out = world->hungry && below(&world->seed, 2) == 0;
+    if (shard_push(world->shard, &frame, payload, &result, &err) < 0) {
+        if (!memory_is_out || strstr(error_message(&err), "no memory") == NULL)
+            fail_msg("%s", error_message(&err));
+        world->starved++;
+        result = PUSH_DUPLICATE; /* it counts, or will with the next that comes to the same place */
+    }
+    memory_is_out = false;
     uint32_t keep = below(&world->seed, 20);
     if (keep < KEPT_MOST && world->kept[keep] == NULL) {
         world->kept_crc[keep] = crc32c(0, payload->data, payload->length);
@@ -266,10 +284,11 @@ static void push_something(struct world *world, uint64_t step, uint32_t samples)
         assert_int_equal(push(world, step + 1, TREE_ROOT, below(r, world->chunks)), PUSH_TOO_EARLY);
 }
 
-static void run_world(struct net *net, uint64_t seed)
+static uint32_t run_world(struct net *net, uint64_t seed, bool hungry)
 {
     struct world world;
     world_start(&world, net, seed);
+    world.hungry = hungry;
     check_params(&world, 0, world.theta);
     for (uint64_t step = 0; step < world.schedule.steps; step++) {
         double loss = reference_step(&world, step);
@@ -291,6 +310,7 @@ static void run_world(struct net *net, uint64_t seed)
     }
     assert_int_equal(world.failures, 0);
     world_stop(&world);
+    return world.starved;
 }
 
 static struct net *new_net(void)
@@ -308,7 +328,18 @@ static void bits_do_not_depend_on_how_they_come(void **state)
     (void)state;
     cleanup_net struct net *net = new_net();
     for (uint64_t seed = 1; seed <= 4000; seed++)
-        run_world(net, seed * 7919);
+        run_world(net, seed * 7919, false);
+}
+
+static void bits_do_not_depend_on_memory(void **state)
+{
+    (void)state;
+    uint32_t starved = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        cleanup_net struct net *net = new_net(); /* with nothing in its pool */
+        starved += run_world(net, seed * 104729, true);
+    }
+    assert_true(starved > 300);
 }
 
 static void an_ancestor_frees_what_it_replaces(void **state)
@@ -485,6 +516,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_do_not_depend_on_how_they_come),
+        cmocka_unit_test(bits_do_not_depend_on_memory),
         cmocka_unit_test(an_ancestor_frees_what_it_replaces),
         cmocka_unit_test(other_bits_for_the_same_node_fail_the_job),
         cmocka_unit_test(headers_are_checked_against_the_plan),
