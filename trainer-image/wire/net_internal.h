@@ -171,16 +171,26 @@ struct conn *conn_accept(struct net *net, int fd, const char *peer, const struct
 struct conn *conn_new_dialled(struct net *net, const char *address, enum dialogue dialogue,
                               const struct conn_handlers *handlers, void *arg);
 void conn_event(struct conn *conn, uint32_t events);
-void conn_flush(struct conn *conn);
-void conn_finish_dirty(struct conn *conn); /* flush and `drained`, at the end of a round */
-void conn_enqueue(struct conn *conn, const struct frame *frame, struct payload *payload);
-void conn_enqueue_bytes(struct conn *conn, const struct frame *frame, const void *bytes, size_t length);
 /* The end without a word to the peer. */
 void conn_fail(struct conn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void conn_end(struct conn *conn);    /* the same, its reason being known */
 void conn_doom(struct conn *conn);   /* its end is told, or it is freed, at the end of the round */
 void conn_free(struct conn *conn);   /* no handlers */
 void conn_proven(struct conn *conn); /* it counts no longer among those that any stranger can make */
-void conn_watch_events(struct conn *conn, bool out);
+
+/* ---- send.c ---- */
+
+void conn_flush(struct conn *conn);
+void conn_finish_dirty(struct conn *conn); /* flush and `drained`, at the end of a round */
+void conn_mark_dirty(struct conn *conn);   /* so that the round's end comes to it */
+void conn_enqueue(struct conn *conn, const struct frame *frame, struct payload *payload);
+void conn_enqueue_bytes(struct conn *conn, const struct frame *frame, const void *bytes, size_t length);
+void conn_drop_queue(struct conn *conn);
+void conn_watch_events(struct conn *conn, bool out); /* input, and room for output? */
+
+/* ---- receive.c ---- */
+
+void conn_read(struct conn *conn);
 
 /* ---- dial.c ---- */
 
