@@ -259,6 +259,41 @@ static void mutated_messages_are_refused_or_understood(void **state)
     assert_true(understood > 1000);
 }
 
+/* How many of cJSON's allocations succeed before all fail. */
+static size_t allocations_left;
+
+static void *scarce_malloc(size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    allocations_left--;
+    return malloc(size);
+}
+
+/* Whatever allocation fails, the answer is a whole one or none. */
+static void failing_allocations_are_survived(void **state)
+{
+    (void)state;
+    cJSON_Hooks hooks = {.malloc_fn = scarce_malloc, .free_fn = free};
+    cJSON_InitHooks(&hooks);
+    for (size_t i = 0; i < sizeof golden / sizeof golden[0]; i++) {
+        bool whole = false;
+        for (size_t most = 0; !whole; most++) {
+            struct error err = {0};
+            struct report_message message;
+            allocations_left = most;
+            int result = report_decode(&message, golden[i], strlen(golden[i]), &err);
+            assert_int_equal(result < 0, error_message(&err)[0] != '\0');
+            cleanup_free char *text = result == 0 ? report_encode(&message) : NULL;
+            if (text != NULL)
+                assert_string_equal(text, golden[i]);
+            whole = text != NULL;
+            assert_true(most < 1000);
+        }
+    }
+    cJSON_InitHooks(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +305,7 @@ int main(void)
         cmocka_unit_test(macs_match_their_formula),
         cmocka_unit_test(a_mac_depends_on_where_texts_end),
         cmocka_unit_test(mutated_messages_are_refused_or_understood),
+        cmocka_unit_test(failing_allocations_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
