@@ -19,9 +19,6 @@ enum {
     NAME_SIZE = 64,
 };
 
-/* WELCOME's rank for a worker that is told the kernel to start again with, and is no member yet. */
-static const uint32_t NO_RANK = UINT32_MAX;
-
 /* One connection, of a worker or of another shard. */
 struct peer {
     struct coordinator_server *server;
@@ -89,7 +86,7 @@ static void send_welcome(struct peer *peer, uint32_t rank)
     cleanup_json cJSON *welcome = cJSON_CreateObject();
     cJSON_AddStringToObject(welcome, "kernel", server->options.kernel);
     cJSON *shards = cJSON_AddArrayToObject(welcome, "shards");
-    for (uint32_t shard = 0; shard < server->options.plan->shards && rank != NO_RANK; shard++) {
+    for (uint32_t shard = 0; shard < server->options.plan->shards && rank != WIRE_NO_RANK; shard++) {
         char boot[17];
         snprintf(boot, sizeof boot, "%016" PRIx64, server->shards[shard].boot);
         cJSON *item = cJSON_CreateObject();
@@ -295,7 +292,7 @@ static int receive_join(struct peer *peer, const void *payload, size_t length, s
     if (strcmp(join.kernel, server->options.kernel) != 0) {
         log_info(server->options.log, "worker has other kernels and is to start again with the job's", "worker",
                  peer->name, "its", join.kernel, "job's", server->options.kernel, NULL);
-        send_welcome(peer, NO_RANK);
+        send_welcome(peer, WIRE_NO_RANK);
         return 0;
     }
     if (judge(server, &join, err) < 0)

@@ -10,24 +10,28 @@
  *
  *   CONTROL  worker → coordinator (shard 0). Light; never waits behind parameters.
  *            w: JOIN                     c: WELCOME | REFUSED
- *            c: DEAL …                   blocks of a step to compute; may come again for the same step with others'
- * blocks c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block w: HEARTBEAT … every
- * 500 ms, with a counter that grows with every block computed w: LEAVE                    it goes of its own will
- * (SIGTERM); its blocks are dealt to others at once c: FINISHED                 the job is over: idle until told to go
+ *            c: DEAL …                   blocks of a step to compute; may come again for others' blocks
+ *            c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block
+ *            w: HEARTBEAT …              every 500 ms, with how many dealt blocks are settled by now:
+ *                                        computed, or dropped because they were over
+ *            w: LEAVE                    it goes of its own will (SIGTERM); its blocks go to others at once
+ *            c: FINISHED                 the job is over: idle until told to go
  *   REGISTER shard i > 0 → coordinator.
  *            s: REGISTER                 c: ACCEPTED | REFUSED
  *            s: DONE …                   its parameters of step t are all applied
  *            c: FINISHED
  *   DATA     worker or coordinator → any shard.
  *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get
- * ready; a receiver that lags is sent the newest and misses some between w: GET (version, chunk)     s: PARAMS of just
- * that, if it is the newest or the one before; nothing otherwise w: PUSH …                   gradient of one tree node
- * for one chunk
+ *                                           ready; one that lags is sent the newest and misses some between
+ *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; else nothing
+ *            w: PUSH …                   gradient of one tree node for one chunk
  *
  * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
  *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
- *   l: CHALLENGE  payload: boot id u64, plan digest[32], l's nonce[32], HMAC(token, "listener" ‖ HELLO payload ‖ l's
- * boot id ‖ l's nonce) d: PROOF      payload: HMAC(token, "dialler" ‖ HELLO payload ‖ CHALLENGE payload) l: READY empty
+ *   l: CHALLENGE  payload: boot id u64, plan digest[32], l's nonce[32],
+ *                          HMAC(token, "listener" ‖ HELLO payload ‖ l's boot id ‖ l's nonce)
+ *   d: PROOF      payload: HMAC(token, "dialler" ‖ HELLO payload ‖ CHALLENGE payload)
+ *   l: READY      empty
  * A wrong MAC, another plan or another protocol version closes the connection with REFUSED and its reason. Before the
  * proof nothing longer than a handshake payload is read, and at most 10 s are given. What does not begin with the magic
  * gets no answer. A listener keeps at most WIRE_UNPROVEN_MOST such connections: the oldest makes room for a new one.
@@ -90,6 +94,8 @@ enum {
 
 enum dialogue { DIALOGUE_CONTROL = 1, DIALOGUE_REGISTER = 2, DIALOGUE_DATA = 3 };
 
+#define WIRE_NO_RANK UINT32_MAX
+
 enum frame_type {
     FRAME_HELLO = 1,
     FRAME_CHALLENGE = 2,
@@ -97,14 +103,15 @@ enum frame_type {
     FRAME_READY = 4,
     FRAME_REFUSED = 5, /* payload: one sentence */
 
-    FRAME_JOIN =
-        16, /* payload: compact JSON {"pod":…,"kernel":…,"canary":"<64 hex>","trainSamples":n,"testSamples":n} */
-    FRAME_WELCOME =
-        17, /* node: rank; payload: compact JSON {"kernel":…,"shards":[{"address":"host:port","boot":"<16 hex>"},…]} */
+    /* Payload: compact JSON {"pod":…,"kernel":…,"canary":"<64 hex>","trainSamples":n,"testSamples":n}. */
+    FRAME_JOIN = 16,
+    /* Node: rank; payload: compact JSON {"kernel":…,"shards":[{"address":"host:port","boot":"<16 hex>"},…]}. With the
+     * rank WIRE_NO_RANK the worker is no member: it is to start again with `kernel`, and to join then. */
+    FRAME_WELCOME = 17,
     FRAME_DEAL = 18,      /* step; node: first block; count: blocks */
     FRAME_VALIDATE = 19,  /* step: version of the parameters; node: first validation block; count: blocks */
     FRAME_VALIDATED = 20, /* step: version; node: validation block; count: correct ones; value: sum of losses */
-    FRAME_HEARTBEAT = 21, /* value: counter (u64) */
+    FRAME_HEARTBEAT = 21, /* value: settled blocks (u64) */
     FRAME_LEAVE = 22,
     FRAME_FINISHED = 23,
 

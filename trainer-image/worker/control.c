@@ -7,7 +7,6 @@
 #include <string.h>
 
 static const int64_t HEARTBEAT = 500 * MILLISECONDS;
-static const uint32_t NO_RANK = UINT32_MAX;
 enum { WELCOME_MOST = 64 * 1024 };
 
 static void forget_coordinator(struct worker *worker)
@@ -81,7 +80,7 @@ static int receive_welcome(struct worker *worker, const struct frame *frame, con
     if (welcome == NULL)
         return -1;
     const char *kernel = json_string(welcome, "kernel", "");
-    if (frame->node == NO_RANK)
+    if (frame->node == WIRE_NO_RANK)
         return change_kernel(worker, kernel, err);
     const cJSON *shards = json_at(welcome, "shards");
     if (cJSON_GetArraySize(shards) != (int)worker->options.plan->shards)
@@ -158,6 +157,16 @@ static int control_received(void *arg, struct conn *conn, const struct frame *fr
     return error_set(err, "the coordinator cannot send a frame of type %u now", frame->type);
 }
 
+/* Every 300 ms would be too often, and never too seldom. */
+static void log_waiting(struct worker *worker, const char *reason)
+{
+    if (strcmp(worker->waiting_for, reason) == 0)
+        return;
+    snprintf(worker->waiting_for, sizeof worker->waiting_for, "%s", reason);
+    log_info(worker->options.log, "cannot reach the coordinator yet", "coordinator", worker->options.coordinator,
+             "reason", reason, NULL);
+}
+
 static void control_closed(void *arg, struct conn *conn, const char *reason)
 {
     struct worker *worker = arg;
@@ -171,7 +180,7 @@ static void control_closed(void *arg, struct conn *conn, const char *reason)
     if (worker->joined)
         log_warn(worker->options.log, "lost the coordinator", "reason", reason, NULL);
     else
-        log_debug(worker->options.log, "cannot reach the coordinator", "reason", reason, NULL);
+        log_waiting(worker, reason);
     forget_coordinator(worker);
     net_timer_set(worker->dial, WORKER_RETRY);
 }

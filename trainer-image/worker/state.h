@@ -33,6 +33,7 @@ struct worker {
 
     struct conn *control;
     bool joined;
+    char waiting_for[256];     /* why the coordinator could not be reached, as last logged */
     uint64_t coordinator_boot; /* 0: never seen one */
     uint32_t term;
     struct timer *dial, *heartbeat;

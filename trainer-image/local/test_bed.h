@@ -1,0 +1,24 @@
+/* A folder with a small data set, its Dataset and a TrainJob, for the tests of whole jobs. */
+#ifndef THOLE_LOCAL_TEST_BED_H
+#define THOLE_LOCAL_TEST_BED_H
+
+#include "common/crypto.h"
+
+#include <stdint.h>
+
+struct bed {
+    char folder[64], dataset[128], job[128], output[128];
+};
+
+void bed_make(struct bed *bed);
+void bed_free(struct bed *bed);
+void bed_put(const struct bed *bed, const char *name, const void *data, size_t length);
+/* Images of 12×12 in four classes that are easily told apart. */
+void bed_put_samples(const struct bed *bed, const char *images, const char *labels, uint32_t samples);
+void bed_put_dataset(const struct bed *bed, const char *features);
+void bed_put_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate);
+void bed_digest(const struct bed *bed, char out[SHA256_HEX_SIZE]); /* of the model that is in `output` */
+
+enum { BED_SIDE = 12, BED_TRAIN = 301, BED_TEST = 120 };
+
+#endif
