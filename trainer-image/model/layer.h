@@ -64,5 +64,8 @@ void dense_backward_reference(const struct layer *layer, const float *params, co
 void conv2d_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n);
 void conv2d_backward_reference(const struct layer *layer, const float *params, const float *x, const float *dy,
                                float *dx, float *grad, uint32_t n);
+void maxpool_forward_reference(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n);
+void maxpool_backward_reference(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx,
+                                uint32_t n);
 
 #endif

@@ -217,6 +217,28 @@ static void maxpool_by_example(void **state)
     assert_memory_equal(dx, expected, sizeof dx);
 }
 
+/* Every width around the vector's, with many equal values. */
+static void maxpool_equals_its_reference(void **state)
+{
+    (void)state;
+    for (uint32_t w = 2; w <= 40; w++) {
+        struct layer layer = maxpool_layer((struct shape){3, 2 + w % 5, w});
+        struct arrays fast = arrays_of(&layer, 2);
+        struct arrays plain = arrays_of(&layer, 2);
+        for (size_t i = 0; i < fast.in; i++)
+            fast.x[i] = plain.x[i] = roundf(fast.x[i] * 3);
+        run_forward(&layer, &fast, 2);
+        run_backward(&layer, &fast, 2);
+        maxpool_forward_reference(&layer, plain.x, plain.y, plain.argmax, 2);
+        maxpool_backward_reference(&layer, plain.argmax, plain.dy, plain.dx, 2);
+        assert_memory_equal(fast.y, plain.y, fast.out * sizeof(float));
+        assert_memory_equal(fast.argmax, plain.argmax, fast.out * sizeof(uint32_t));
+        assert_memory_equal(fast.dx, plain.dx, fast.in * sizeof(float));
+        arrays_free(&fast);
+        arrays_free(&plain);
+    }
+}
+
 /* ---- Numerical gradients: dL/dv against (L(v + h) − L(v − h)) / 2h with L = Σ y·dy ---- */
 
 static double weighted(const struct layer *layer, struct arrays *a, uint32_t n)
@@ -282,7 +304,7 @@ static void spread(float *x, size_t n)
 static void maxpool_gradients_are_numerical_ones(void **state)
 {
     (void)state;
-    struct layer layer = maxpool_layer((struct shape){3, 6, 7});
+    struct layer layer = maxpool_layer((struct shape){3, 6, 13});
     struct arrays a = arrays_of(&layer, 2);
     spread(a.x, a.in);
     check_gradients(&layer, &a, 2, 0.002F, 1e-3);
@@ -409,6 +431,7 @@ int main(void)
         cmocka_unit_test(conv2d_equals_its_reference),
         cmocka_unit_test(conv2d_takes_any_padding),
         cmocka_unit_test(maxpool_by_example),
+        cmocka_unit_test(maxpool_equals_its_reference),
         cmocka_unit_test(dense_gradients_are_numerical_ones),
         cmocka_unit_test(conv2d_gradients_are_numerical_ones),
         cmocka_unit_test(maxpool_gradients_are_numerical_ones),

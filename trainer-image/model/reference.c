@@ -131,3 +131,30 @@ void conv2d_backward_reference(const struct layer *layer, const float *params, c
                 for (size_t j = 0; j < layer->in.w; j++)
                     *dx++ = input_gradient(layer, params, dy, s, c, i, j);
 }
+
+void maxpool_forward_reference(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
+{
+    const size_t w = layer->in.w;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
+        for (size_t i = 0; i < layer->out.h; i++)
+            for (size_t j = 0; j < layer->out.w; j++, y++, argmax++) {
+                const float *window = x + (plane * layer->in.h + 2 * i) * w + 2 * j;
+                *argmax = 0;
+                for (uint32_t place = 0; place < 4; place++)
+                    if (window[place / 2 * w + place % 2] > window[*argmax / 2 * w + *argmax % 2])
+                        *argmax = place;
+                *y = window[*argmax / 2 * w + *argmax % 2];
+            }
+}
+
+void maxpool_backward_reference(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx,
+                                uint32_t n)
+{
+    const size_t w = layer->in.w;
+    for (size_t i = 0; i < n * shape_size(layer->in); i++)
+        dx[i] = 0;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
+        for (size_t i = 0; i < layer->out.h; i++)
+            for (size_t j = 0; j < layer->out.w; j++, dy++, argmax++)
+                dx[(plane * layer->in.h + 2 * i + *argmax / 2) * w + 2 * j + *argmax % 2] = *dy;
+}
