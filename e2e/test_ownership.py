@@ -42,6 +42,12 @@ def test_a_foreign_object_in_a_childs_name(cluster, namespace, submit, small_hos
     assert condition_of(done, "Stalled")[0] in (None, "False")
 
 
+def delete(cluster, job):
+    """As kubectl does it: until the object is gone, which waits for its history to be written."""
+    cluster.delete("TrainJob", job.name, job.namespace)
+    cluster.wait("TrainJob", job.name, job.namespace, lambda found: found is None, 30, "gone")
+
+
 def nothing_left(cluster, namespace):
     for kind in CHILDREN:
         cluster.wait_list(kind, namespace, lambda found: not found, 60, "gone with the job")
@@ -51,8 +57,7 @@ def test_deleting_a_running_job_leaves_nothing(cluster, submit, history, enduran
     """But its history, as far as it had come."""
     job = submit(endurance, dataset())
     job.epoch(2)
-    cluster.delete("TrainJob", job.name, job.namespace)
-    cluster.wait("TrainJob", job.name, job.namespace, lambda found: found is None, 30, "gone")
+    delete(cluster, job)
     nothing_left(cluster, job.namespace)
     assert len(history(job.uid)["data"]["accuracy"]) >= 2
 
@@ -60,8 +65,7 @@ def test_deleting_a_running_job_leaves_nothing(cluster, submit, history, enduran
 def test_deleting_a_finished_job_leaves_nothing(cluster, submit, history, small_hosted):
     job = submit(QUICK, dataset(small_hosted))
     model = job.model(job.succeeded(60))
-    cluster.delete("TrainJob", job.name, job.namespace)
-    cluster.wait("TrainJob", job.name, job.namespace, lambda found: found is None, 30, "gone")
+    delete(cluster, job)
     nothing_left(cluster, job.namespace)
     assert len(history(job.uid)["data"]["accuracy"]) == 1
     assert model.is_file(), "the model is the user's"
@@ -70,10 +74,8 @@ def test_deleting_a_finished_job_leaves_nothing(cluster, submit, history, small_
 def test_a_job_deleted_and_applied_again_is_another(cluster, submit, history, small_hosted):
     first = submit(QUICK, dataset(small_hosted))
     ended = first.succeeded(60)
-    cluster.delete("TrainJob", first.name, first.namespace)
+    delete(cluster, first)
     second = submit(QUICK)
-    cluster.wait("TrainJob", first.name, first.namespace, lambda found: found and found["metadata"]["uid"] == second.uid,
-                 30, "the new one")
     done = second.succeeded(60)
     assert second.model(done) != first.model(ended)
     assert history(first.uid) and history(second.uid)
