@@ -197,16 +197,27 @@ static bool on_name_taken(struct look *look, struct step *step, const struct int
     return false;
 }
 
+/* Did the write end the object? A delete then answers with a Status, and taking a deleted object's last finalizer away
+ * with the object as it was. */
+static bool is_gone(const struct intent *intent, const cJSON *answer)
+{
+    if (intent->type == INTENT_DELETE)
+        return strcmp(json_string(answer, "kind", ""), "Status") == 0;
+    const cJSON *finalizers = json_at(answer, "metadata.finalizers");
+    return intent->type == INTENT_FINALIZERS && json_at(answer, "metadata.deletionTimestamp") != NULL &&
+           cJSON_GetArraySize(finalizers) == 0;
+}
+
 static void on_success(struct look *look, const struct intent *intent, const struct kube_response *response)
 {
     struct trainjob_controller *controller = look->controller;
     struct kube_informer *informer = informer_of(controller, intent->resource);
     struct job_memory *memory = memory_of_look(look);
-    bool is_gone = intent->type == INTENT_DELETE && strcmp(json_string(response->object, "kind", ""), "Status") == 0;
+    bool gone = is_gone(intent, response->object);
     struct kube_key key;
     if (informer == NULL)
         look->attempts.secret_made = true;
-    else if (!is_gone)
+    else if (!gone)
         kube_informer_wrote(informer, response->object);
     else if (kube_key_make(&key, look->namespace, intent->name) == 0)
         kube_informer_removed(informer, key.text, intent->uid);
