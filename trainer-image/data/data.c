@@ -234,12 +234,27 @@ int dataset_describe(struct dataset_description *out, const char *root, const st
 
 /* ---- Fetching ---- */
 
+/* The sample at a position of the order, on its way into the caches: a permutation leads to places that nothing else
+ * has read lately. */
+static uint64_t sample_at(const struct dataset *dataset, const struct permutation *order, uint64_t position)
+{
+    enum { LINE = 64 };
+    const uint64_t sample = order == NULL ? position : permutation_at(order, position);
+    const uint64_t size = dataset->shape[0] * dataset->plane;
+    for (uint64_t at = 0; at < size && at < (uint64_t)32 * LINE; at += LINE)
+        __builtin_prefetch(dataset->features + sample * size + at);
+    return sample;
+}
+
 void dataset_fetch(const struct dataset *dataset, const struct permutation *order, uint64_t first, uint32_t n, float *x,
                    int32_t *labels)
 {
     const uint64_t size = dataset->shape[0] * dataset->plane;
+    uint64_t next = n == 0 ? 0 : sample_at(dataset, order, first);
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t sample = order == NULL ? first + i : permutation_at(order, first + i);
+        const uint64_t sample = next;
+        if (i + 1 < n)
+            next = sample_at(dataset, order, first + i + 1);
         const uint8_t *bytes = dataset->features + sample * size;
         labels[i] = dataset->labels[sample];
         for (uint32_t c = 0; c < dataset->shape[0]; c++) {
