@@ -75,7 +75,6 @@ def test_workers_come_and_go(running, kubectl, endurance_sha256):
     job.wait(four_at_work, 60, "an epoch of four workers")
     kubectl("-n", job.namespace, "scale", f"trainjobs.thole.dev/{job.name}", "--replicas=1")
     status = whole(job, endurance_sha256)
-    assert status["workers"]["desired"] == 1
     assert status.get("restarts", {}).get("workers", 0) == 0, "who leaves as asked has not failed"
 
 

@@ -20,8 +20,8 @@ def pod_processes(pod_uid, program):
     found = []
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            name = (directory / "comm").read_text().strip()
-            if program.startswith(name) and f"pod{pod_uid}" in (directory / "cgroup").read_text():
+            name = (directory / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if pathlib.Path(name).name == program and f"pod{pod_uid}" in (directory / "cgroup").read_text():
                 found.append(int(directory.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
