@@ -469,6 +469,9 @@ static void test_the_end_comes_early_or_badly(void **state)
     assert_string_equal(coordinator_result(world.coordinator)->message,
                         "Training diverged: the loss of step 1 (epoch 1) is not a finite number; a "
                         "spec.training.optimizer.learningRate below 0.05 may help");
+    struct report_progress progress;
+    coordinator_progress(world.coordinator, world.now, &progress);
+    assert_int_equal(progress.epoch, 1); /* reports count from 1, also where no epoch was completed */
     join(&world, "late");
     coordinator_lost(world.coordinator, 0, world.now);
     coordinator_fail(world.coordinator, "Other", "once is enough");

@@ -123,7 +123,8 @@ static double loss_so_far(const struct coordinator *coordinator)
 void coordinator_progress(const struct coordinator *coordinator, struct instant now, struct report_progress *out)
 {
     uint32_t epochs = coordinator->plan->training.epochs;
-    bool runs = coordinator->phase <= COORDINATOR_VALIDATING;
+    /* The one that runs, or the last that did; 1 where there was none. */
+    bool runs = coordinator->phase <= COORDINATOR_VALIDATING || coordinator->epochs_done == 0;
     *out = (struct report_progress){
         .term = coordinator->term,
         .epoch = runs && coordinator->epochs_done < epochs ? coordinator->epochs_done + 1 : coordinator->epochs_done,

@@ -27,6 +27,11 @@ static void *link_place(void *arg, struct conn *conn, const struct frame *frame,
 {
     struct link *link = arg;
     const struct chunk *chunk = parameters_find(link->worker->parameters, frame->offset);
+    /* 0: the shard has not heard yet that it is accepted. */
+    if (frame->term != 0 && frame->term < link->worker->term) {
+        error_set(err, "parameters of term %u, and term %u is known", frame->term, link->worker->term);
+        return NULL;
+    }
     if (frame->type != FRAME_PARAMS || chunk == NULL || chunk->shard != link->shard ||
         frame->length != chunk->count * sizeof(float)) {
         error_set(err, "shard %u sent a frame of type %u for offset %llu that is none of its chunks", link->shard,
