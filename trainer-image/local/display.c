@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { BAR = 24 };
@@ -75,6 +76,13 @@ static void measure(struct display *display, const struct report_progress *progr
     display->step_before = progress->step;
 }
 
+/* A line that wraps could not be taken back. */
+static int columns(void)
+{
+    struct winsize size;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > BAR + 8 ? size.ws_col : 80;
+}
+
 void display_progress(struct display *display, const struct report_progress *progress, struct instant now)
 {
     measure(display, progress, now);
@@ -88,9 +96,11 @@ void display_progress(struct display *display, const struct report_progress *pro
     char rate[32], loss[32] = "";
     if (!isnan(progress->train_loss))
         snprintf(loss, sizeof loss, "  loss %.4f", progress->train_loss);
+    char text[640];
+    snprintf(text, sizeof text, " %3.0f %%%s  %s samples/s  %s", 100 * part, loss,
+             grouped((uint64_t)display->rate, rate), progress->message);
     clear_line(display);
-    printf("%s[%s]%s %3.0f %%%s  %s samples/s  %s", colour(display, GREEN), bar, colour(display, NORMAL), 100 * part,
-           loss, grouped((uint64_t)display->rate, rate), progress->message);
+    printf("%s[%s]%s%.*s", colour(display, GREEN), bar, colour(display, NORMAL), columns() - BAR - 3, text);
     display->line = true;
     fflush(stdout);
 }
