@@ -40,18 +40,18 @@ struct plan {
     struct {
         char *name;
         struct plan_split train, test;
-        bool has_shape; /* else taken from the files */
+        bool has_shape;    /* else taken from the files */
         uint32_t shape[3]; /* C, H, W */
         uint32_t classes;
-        double scale;            /* x = (byte · scale − mean[c]) / std[c] */
-        uint32_t channels;       /* entries of mean and std: 1, or one a channel */
+        double scale;      /* x = (byte · scale − mean[c]) / std[c] */
+        uint32_t channels; /* entries of mean and std: 1, or one a channel */
         double mean[PLAN_CHANNELS_MOST];
         double std[PLAN_CHANNELS_MOST];
     } dataset;
 
     struct {
         uint32_t epochs;
-        uint32_t batch_size; /* of the whole step, over all workers */
+        uint32_t batch_size;                          /* of the whole step, over all workers */
         double learning_rate, momentum, weight_decay; /* SGD */
         uint64_t seed;
         uint32_t validate_every_epochs; /* 0: only after the last */

@@ -1,9 +1,8 @@
 /* One look at one job: observe, carry the plan out, write the status, tell who waits for it. */
 
-#include "trainjob/controller.h"
+#include "trainjob/look.h"
 
 #include "common/clock.h"
-#include "trainjob/objects.h"
 #include "trainjob/plan.h"
 #include "trainjob/status.h"
 
@@ -12,25 +11,6 @@
 
 enum {
     CONFLICT_SECONDS = 10, /* between attempts to make a child whose name is taken */
-    STUCK_SECONDS = 3,     /* a container that is still being created then has something to tell */
-    EVENTS_SECONDS = 5,    /* between looks at such a pod's events */
-    STUCK_PODS_MOST = 3,   /* looked at: one sentence is shown */
-};
-
-/* A look under way. Kept until its last request is answered. */
-struct look {
-    struct trainjob_controller *controller;
-    struct reconcile *run;
-    char key[KUBE_KEY_SIZE];
-    char namespace[KUBE_NAMESPACE_SIZE];
-    char uid[64], resource_version[64];
-    struct intents intents;
-    size_t outstanding;
-    int64_t after;                     /* nanoseconds; 0: none */
-    struct trainjob_attempts attempts; /* of this round */
-    struct error failure;              /* the look is to be repeated with back-off */
-    bool failed;
-    cJSON *before, *now; /* the status that is being replaced, and its replacement */
 };
 
 static void look_free(struct look *look)
@@ -41,7 +21,7 @@ static void look_free(struct look *look)
     free(look);
 }
 
-static void look_again(struct look *look, int64_t after)
+void look_again(struct look *look, int64_t after)
 {
     if (look->after == 0 || after < look->after)
         look->after = after;
@@ -54,12 +34,12 @@ static void fail(struct look *look, const struct error *err)
     look->failed = true;
 }
 
-static struct job_memory *memory_of_look(const struct look *look)
+struct job_memory *look_memory(const struct look *look)
 {
     return memory_find(look->controller->memory, look->uid);
 }
 
-static void end(struct look *look)
+void look_end(struct look *look)
 {
     struct reconcile *run = look->run;
     bool failed = look->failed;
@@ -72,8 +52,7 @@ static void end(struct look *look)
         reconcile_done_after(run, after);
 }
 
-/* Is the answer one that nobody waits for any longer? Then the last one frees the look. */
-static bool was_cancelled(struct look *look, const struct kube_response *response)
+bool look_was_cancelled(struct look *look, const struct kube_response *response)
 {
     if (!response->cancelled)
         return false;
@@ -96,7 +75,7 @@ static void on_step_done(struct look *look)
 {
     if (--look->outstanding > 0)
         return;
-    struct job_memory *memory = memory_of_look(look);
+    struct job_memory *memory = look_memory(look);
     if (memory != NULL) {
         bool secret_made = memory->attempts.secret_made || look->attempts.secret_made;
         memory->attempts = look->attempts;
@@ -151,7 +130,7 @@ static void on_occupant(void *arg, struct kube_response *response)
 {
     cleanup_free struct step *step = arg;
     struct look *look = step->look;
-    if (was_cancelled(look, response))
+    if (look_was_cancelled(look, response))
         return;
     const struct intent *intent = &look->intents.items[step->index];
     const char *owner = response->error == NULL ? kube_controller_uid(response->object) : NULL;
@@ -176,7 +155,7 @@ static void on_occupant(void *arg, struct kube_response *response)
 /* The name is taken. Secrets are never read: one that this job cannot have made is somebody else's. */
 static bool on_name_taken(struct look *look, struct step *step, const struct intent *intent)
 {
-    struct job_memory *memory = memory_of_look(look);
+    struct job_memory *memory = look_memory(look);
     if (intent->resource == &secret_resource) {
         if (memory != NULL && memory->frozen_here && !memory->secret_uncertain)
             note_conflict(look, intent);
@@ -212,7 +191,7 @@ static void on_success(struct look *look, const struct intent *intent, const str
 {
     struct trainjob_controller *controller = look->controller;
     struct kube_informer *informer = informer_of(controller, intent->resource);
-    struct job_memory *memory = memory_of_look(look);
+    struct job_memory *memory = look_memory(look);
     bool gone = is_gone(intent, response->object);
     struct kube_key key;
     if (informer == NULL)
@@ -236,7 +215,7 @@ static void on_answer(void *arg, struct kube_response *response)
 {
     cleanup_free struct step *step = arg;
     struct look *look = step->look;
-    if (was_cancelled(look, response))
+    if (look_was_cancelled(look, response))
         return;
     const struct intent *intent = &look->intents.items[step->index];
     bool changes = intent->type != INTENT_CREATE;
@@ -250,7 +229,7 @@ static void on_answer(void *arg, struct kube_response *response)
     } else if (!changes && response->status == 422) {
         note(look, false, true, error_message(response->error));
     } else {
-        struct job_memory *memory = memory_of_look(look);
+        struct job_memory *memory = look_memory(look);
         if (response->status == 0 && intent->resource == &secret_resource && memory != NULL)
             memory->secret_uncertain = true;
         note(look, false, false, error_message(response->error));
@@ -354,16 +333,16 @@ static void tell_changes(const struct look *look, const cJSON *job)
 static void on_status_written(void *arg, struct kube_response *response)
 {
     struct look *look = arg;
-    if (was_cancelled(look, response))
+    if (look_was_cancelled(look, response))
         return;
     look->outstanding--;
-    struct job_memory *memory = memory_of_look(look);
+    struct job_memory *memory = look_memory(look);
     if (response->error != NULL) {
         if (response->conflict || response->status == 404)
             look_again(look, 1 * SECONDS);
         else
             fail(look, response->error);
-        end(look);
+        look_end(look);
         return;
     }
     kube_informer_wrote(look->controller->jobs, response->object);
@@ -373,7 +352,7 @@ static void on_status_written(void *arg, struct kube_response *response)
     struct job_memory *found = NULL;
     cleanup_observation struct observation *observed = observe(look->controller, look->key, &found);
     if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
-        end(look);
+        look_end(look);
         return;
     }
     settle(look, observed, found);
@@ -396,7 +375,7 @@ static void write_status(struct look *look)
     struct job_memory *memory = NULL;
     cleanup_observation struct observation *observed = observe(look->controller, look->key, &memory);
     if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
-        end(look);
+        look_end(look);
         return;
     }
     look->before = cJSON_Duplicate(observed->job.status, true);
@@ -405,7 +384,7 @@ static void write_status(struct look *look)
     if (look->now == NULL) {
         error_set(&err, "out of memory for a status");
         fail(look, &err);
-        end(look);
+        look_end(look);
         return;
     }
     if (!is_due(look, trainjob_status_change(look->before, look->now), memory)) {
@@ -419,7 +398,7 @@ static void write_status(struct look *look)
     if (kube_merge_patch(look->controller->options.client, &trainjob_resource, look->namespace, observed->job.name,
                          "status", patch, precondition, on_status_written, look, &err) < 0) {
         fail(look, &err);
-        end(look);
+        look_end(look);
     }
 }
 
@@ -516,138 +495,6 @@ static void forget_told_epochs(const struct observation *observed, struct job_me
     job_memory_drop_epochs(memory, epoch, term);
 }
 
-/* ---- pods that do not start, and say why only in Events ---- */
-
-static bool is_stuck(const struct trainjob_pod *pod, int64_t now)
-{
-    return !pod->deleting && !pod->over && !pod->ready && pod->node[0] != '\0' && now - pod->created >= STUCK_SECONDS &&
-           strcmp(pod->waiting_reason, "ContainerCreating") == 0;
-}
-
-struct event_read {
-    struct look *look;
-    char pod_uid[64];
-};
-
-/* An Event's time: of the newest of its kind, in one of three places. */
-static const char *event_time(const cJSON *event)
-{
-    const char *time = json_string(event, "series.lastObservedTime", NULL);
-    if (time == NULL)
-        time = json_string(event, "lastTimestamp", NULL);
-    return time != NULL ? time : json_string(event, "eventTime", "");
-}
-
-static const char *newest_warning(const cJSON *list)
-{
-    const char *text = "";
-    const char *newest = "";
-    const cJSON *event = NULL;
-    cJSON_ArrayForEach(event, json_at(list, "items"))
-    {
-        const char *time = event_time(event); /* RFC 3339 in UTC: ordered as text */
-        if (strcmp(json_string(event, "type", ""), "Warning") != 0 || strcmp(time, newest) < 0)
-            continue;
-        newest = time;
-        text = json_string(event, "message", "");
-    }
-    return text;
-}
-
-/* The one child that is not watched, because Secrets are not read: its loss shows in the pods that want it. */
-static void notice_lost_secret(struct job_memory *memory, const char *text)
-{
-    struct trainjob job = {.name = strchr(memory->key, '/') + 1};
-    char name[OBJECT_NAME_SIZE];
-    char sign[OBJECT_NAME_SIZE + 32];
-    object_secret_name(&job, name);
-    snprintf(sign, sizeof sign, "secret \"%s\" not found", name);
-    if (strstr(text, sign) == NULL)
-        return;
-    memory->attempts.secret_made = false;
-    memory->secret_lost = true;
-    memory->secret_uncertain = true; /* the Event may be older than a Secret that is there again */
-}
-
-static void on_events(void *arg, struct kube_response *response)
-{
-    cleanup_free struct event_read *read = arg;
-    struct look *look = read->look;
-    if (was_cancelled(look, response))
-        return;
-    struct job_memory *memory = memory_of_look(look);
-    const char *text = response->error == NULL ? newest_warning(response->object) : "";
-    if (memory != NULL && text[0] != '\0') {
-        if (memory->events == NULL)
-            memory->events = cJSON_CreateObject();
-        const cJSON *old = cJSON_GetObjectItemCaseSensitive(memory->events, read->pod_uid);
-        if (strcmp(cJSON_IsString(old) ? old->valuestring : "", text) != 0)
-            look_again(look, 1);
-        cJSON_DeleteItemFromObjectCaseSensitive(memory->events, read->pod_uid);
-        cJSON_AddStringToObject(memory->events, read->pod_uid, text);
-        notice_lost_secret(memory, text);
-    }
-    if (--look->outstanding == 0)
-        end(look);
-}
-
-static int read_events(struct look *look, const struct trainjob_pod *pod)
-{
-    char selector[160];
-    snprintf(selector, sizeof selector, "involvedObject.uid=%s,type=Warning", pod->uid);
-    cleanup_buffer struct buffer query;
-    buffer_init(&query, 1024);
-    struct event_read *read = malloc(sizeof *read);
-    if (read == NULL)
-        return -1;
-    *read = (struct event_read){.look = look};
-    snprintf(read->pod_uid, sizeof read->pod_uid, "%s", pod->uid);
-    if (kube_query_add(&query, "fieldSelector", selector, NULL) == 0 &&
-        kube_query_add(&query, "limit", "50", NULL) == 0) {
-        struct kube_request request = {
-            .method = KUBE_GET,
-            .resource = &event_resource,
-            .namespace = look->namespace,
-            .query = buffer_text(&query),
-        };
-        if (kube_request(look->controller->options.client, &request, on_events, read, NULL, NULL) == 0)
-            return 0;
-    }
-    free(read);
-    return -1;
-}
-
-/* Whether a pod's events are still wanted is not worth remembering: all go when nothing is stuck. */
-static void ask_stuck_pods(struct look *look, const struct observation *observed, struct job_memory *memory)
-{
-    const struct trainjob_children *children = &observed->children;
-    struct instant now = loop_now(look->controller->options.loop);
-    bool may_read =
-        memory->events_read.nanoseconds == 0 || instant_since(now, memory->events_read) >= EVENTS_SECONDS * SECONDS;
-    size_t stuck = 0;
-    bool young = false;
-    for (size_t i = 0; i < children->pod_count; i++) {
-        const struct trainjob_pod *pod = &children->pods[i];
-        if (is_stuck(pod, observed->view.now)) {
-            if (may_read && stuck < STUCK_PODS_MOST && read_events(look, pod) == 0)
-                look->outstanding++;
-            stuck++;
-        } else {
-            young = young || is_stuck(pod, pod->created + STUCK_SECONDS);
-        }
-    }
-    if (stuck > 0 && may_read)
-        memory->events_read = now;
-    if (stuck > 0)
-        look_again(look, EVENTS_SECONDS * SECONDS);
-    else if (young)
-        look_again(look, STUCK_SECONDS * SECONDS);
-    if (stuck == 0 && memory->events != NULL) {
-        cJSON_Delete(memory->events);
-        memory->events = NULL;
-    }
-}
-
 /* ---- the whole ---- */
 
 /* The last part: the status is as it should be. */
@@ -658,9 +505,9 @@ static void settle(struct look *look, struct observation *observed, struct job_m
     forget_told_epochs(observed, memory);
     look->outstanding = 1;
     if (!trainjob_is_over(&observed->job) && !observed->job.deleting)
-        ask_stuck_pods(look, observed, memory);
+        look_at_stuck_pods(look, observed, memory);
     if (--look->outstanding == 0)
-        end(look);
+        look_end(look);
 }
 
 void reconcile_trainjob(void *arg, struct reconcile *run, const char *key)
