@@ -1,5 +1,6 @@
 #include "coordinator/transport.h"
 
+#include "common/clock.h"
 #include "common/report/report.h"
 
 #include <errno.h>
@@ -61,6 +62,7 @@ struct websocket {
     uint32_t pause;
     uint64_t connection; /* number of the newest connection that was made */
     bool established;
+    struct instant established_at;
     char *message;
     size_t message_length;
 };
@@ -142,6 +144,9 @@ static void dial_later(struct websocket *websocket)
 
 static void ended(struct websocket *websocket, const char *reason)
 {
+    /* Only a connection that lasted earns a quick redial: an operator that refuses is not asked thrice a second. */
+    if (websocket->established && instant_since(clock_now(), websocket->established_at) > PAUSE_MOST * MILLISECONDS)
+        websocket->pause = PAUSE_LEAST;
     websocket->established = false;
     websocket->message_length = 0;
     /* The net must hear of it whatever is queued; without memory it finds out by the silence that follows. */
@@ -193,7 +198,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
         websocket->connection++;
         websocket->established = true;
-        websocket->pause = PAUSE_LEAST;
+        websocket->established_at = clock_now();
         return tell_net(websocket, EVENT_CONNECTED, NULL, 0) ? 0 : -1;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
         ended(websocket, in != NULL ? (const char *)in : "no connection");
