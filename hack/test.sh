@@ -17,7 +17,7 @@ source "$here/lib.sh"
 # shellcheck source=hack/cluster/state.sh
 source "$here/cluster/state.sh"
 
-unit=yes e2e=yes keep='' select=() child='' ours='' failed=()
+unit=yes e2e=yes keep='' select=() child='' server='' ours='' failed=()
 reports=$THOLE_ROOT/build/test-reports
 
 while (($#)); do
@@ -60,6 +60,31 @@ unit_tests() {
     run cmake --preset asan >"$reports/cmake.txt" || { cat "$reports/cmake.txt" && die "cmake cannot configure"; }
     run cmake --build --preset asan || die "it does not compile"
     report ctest ctest --preset asan
+}
+
+# The unit tests whose other side is a server: here it is the real one, started on loopback for them.
+live_tests() {
+    local folder address=127.0.0.1:27717
+    run "$here/tools.sh" >/dev/null
+    run cmake --preset asan >"$reports/cmake.txt" || { cat "$reports/cmake.txt" && die "cmake cannot configure"; }
+    run cmake --build --preset asan --target kube_live_test history_test || die "it does not compile"
+    step "the Kubernetes client against a real API server"
+    report kube-live "$THOLE_ROOT/operator/kube/live.sh" "$THOLE_ROOT/build/asan/operator/kube/kube_live_test"
+    step "the history against a real server of MongoDB's protocol"
+    folder=$(mktemp -d)
+    "$("$here/tools.sh" --where ferretdb)/ferretdb" --listen "$address" --dir "$folder" >"$reports/ferretdb.txt" 2>&1 &
+    server=$!
+    report history-live env "THOLE_TEST_MONGODB_URI=mongodb://$address" \
+        "$THOLE_ROOT/build/asan/operator/history/history_test"
+    stop_server
+    rm -rf "$folder"
+}
+
+stop_server() {
+    [[ -n $server ]] || return 0
+    kill "$server" 2>/dev/null || true
+    wait "$server" || true
+    server=''
 }
 
 e2e_tests() {
@@ -107,6 +132,7 @@ clean_up() {
         kill -INT "$child" 2>/dev/null || true
         wait "$child" || true
     fi
+    stop_server
     if [[ -n $tools_build ]]; then kill "$tools_build" 2>/dev/null || true; fi
     if [[ -n $ours && -z $keep ]]; then "$here/cluster.sh" down; fi
 }
@@ -114,12 +140,13 @@ clean_up() {
 closing_lines() {
     local name
     step "results"
-    for name in shellcheck ctest cluster pytest; do
+    for name in shellcheck ctest kube-live history-live cluster pytest; do
         [[ -f $reports/$name.txt ]] || continue
         printf -- '---- %s\n' "$name"
         case $name in
             shellcheck) { grep -c '^In ' "$reports/$name.txt" || true; } | sed 's/$/ findings/' ;;
             ctest) sed -n '/tests passed/,$p' "$reports/$name.txt" ;;
+            *-live) grep -E '^\[  (PASSED|FAILED|SKIPPED) ' "$reports/$name.txt" ;;
             cluster | pytest) tail -n 1 "$reports/$name.txt" ;;
         esac
     done
@@ -148,7 +175,10 @@ if [[ -n $e2e && ! -d $("$here/tools.sh" --where kubernetes) ]]; then
     tools_build=$!
 fi
 if [[ -n $unit ]]; then unit_tests; fi
-if [[ -n $e2e ]]; then e2e_tests; fi
+if [[ -n $e2e ]]; then
+    if ((${#select[@]} == 0)); then live_tests; fi
+    e2e_tests
+fi
 closing_lines
 ((${#failed[@]} == 0)) || die "failed: ${failed[*]}"
 say "all passed"
