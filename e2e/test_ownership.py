@@ -15,7 +15,6 @@ def foreign(kind, name):
     labels = {"app": "somebody-elses"}
     specs = {
         "Service": {"spec": {"selector": labels, "ports": [{"port": 80}]}},
-        "Secret": {"stringData": {"password": "not ours"}},
         "NetworkPolicy": {"spec": {"podSelector": {"matchLabels": labels}}},
         "Deployment": {"spec": {
             "replicas": 0, "selector": {"matchLabels": labels},
@@ -26,8 +25,8 @@ def foreign(kind, name):
     return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": {"name": name, "labels": labels}, **specs[kind]}
 
 
-@pytest.mark.parametrize("kind, name", [("Secret", "quick-job"), ("Service", "quick"), ("NetworkPolicy", "quick"),
-                                        ("Deployment", "quick-ps-0"), ("Deployment", "quick-worker")])
+@pytest.mark.parametrize("kind, name", [("Service", "quick"), ("NetworkPolicy", "quick"), ("Deployment", "quick-ps-0"),
+                                        ("Deployment", "quick-worker")])
 def test_a_foreign_object_in_a_childs_name(cluster, namespace, submit, small_hosted, kind, name):
     """Never adopted, never touched: the job says what stands in its way, and goes on when it is gone."""
     stranger = cluster.create(foreign(kind, name), namespace)

@@ -68,7 +68,7 @@ def look_at_children(job):
     names = {kind: sorted(item["metadata"]["name"] for item in job.cluster.list(kind, job.namespace))
              for kind in ("Deployment", "Service", "NetworkPolicy", "Secret")}
     assert names == {"Deployment": ["lenet-ps-0", "lenet-worker"], "Service": ["lenet"], "NetworkPolicy": ["lenet"],
-                     "Secret": ["lenet-job"]}
+                     "Secret": [f"lenet-job-{job.uid[:8]}"]}
     assert len(job.pods("worker")) == 2 and len(job.pods("ps")) == 1
     for pod in job.pods("worker") + job.pods("ps"):
         labels = pod["metadata"]["labels"]

@@ -27,7 +27,7 @@ static cJSON *tree(const char *format, ...)
 
 void object_secret_name(const struct trainjob *job, char out[OBJECT_NAME_SIZE])
 {
-    snprintf(out, OBJECT_NAME_SIZE, "%.48s-job", job->name);
+    snprintf(out, OBJECT_NAME_SIZE, "%.48s-job-%.8s", job->name, job->uid);
 }
 
 void object_deployment_name(const struct trainjob *job, enum trainjob_role role, uint32_t shard,

@@ -10,6 +10,9 @@
 #define TRAINER_OUTPUT_DIR "/output"
 
 enum { OBJECT_NAME_SIZE = 64 };
+/* With the beginning of the job's UID in it: a job that is applied again under its name must not be given the plan and
+ * the token of the one before, which kubelet keeps for as long as a pod of it is still ending (the Secret is
+ * immutable, and kubelet knows Secrets by name). */
 void object_secret_name(const struct trainjob *job, char out[OBJECT_NAME_SIZE]);
 void object_deployment_name(const struct trainjob *job, enum trainjob_role role, uint32_t shard,
                             char out[OBJECT_NAME_SIZE]);

@@ -52,7 +52,7 @@ static const char *newest_warning(const cJSON *list)
 /* The one child that is not watched, because Secrets are not read: its loss shows in the pods that want it. */
 static void notice_lost_secret(struct job_memory *memory, const char *text)
 {
-    struct trainjob job = {.name = strchr(memory->key, '/') + 1};
+    struct trainjob job = {.name = strchr(memory->key, '/') + 1, .uid = memory->uid};
     char name[OBJECT_NAME_SIZE];
     char sign[OBJECT_NAME_SIZE + 32];
     object_secret_name(&job, name);
