@@ -12,6 +12,7 @@ from support.cluster import condition_of, status_of
 from support.manifests import dataset, merged, trainjob
 
 QUICK = {"model": {"zoo": "mlp"}, "training": {"epochs": 1}}
+HOPELESS = {**QUICK, "runPolicy": {"backoffLimit": 1}}
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CASES = list(yaml.safe_load_all((ROOT / "crds/cases.yaml").read_text()))
@@ -94,7 +95,7 @@ def test_a_folder_that_does_not_exist(submit):
 
 
 def test_a_file_that_does_not_exist(submit, small_hosted):
-    job = submit(trainjob(**QUICK), dataset(small_hosted, train={"features": "trian-images.gz"}))
+    job = submit(trainjob(**HOPELESS), dataset(small_hosted, train={"features": "trian-images.gz"}))
     job.says("trian-images.gz", seconds=15)
     failed = job.failed(60)
     assert "trian-images.gz" in status_of(failed)["message"]
@@ -109,7 +110,7 @@ def test_a_truncated_file(submit, host, cut):
     file = data / "train-images-idx3-ubyte.gz"
     whole = file.read_bytes()
     file.write_bytes(whole[:-300] if "gzip" in cut else gzip.compress(gzip.decompress(whole)[:-300]))
-    job = submit(trainjob(**QUICK), dataset(data))
+    job = submit(trainjob(**HOPELESS), dataset(data))
     job.says(file.name, "cut off", "copy it again", seconds=15)
     assert "cut off" in status_of(job.failed(60))["message"]
 
