@@ -121,6 +121,17 @@ static void json_reads_by_path_with_defaults(void **state)
     assert_int_equal(json_put(json, "a.d.e.f", cJSON_CreateNumber(8), &err), -1);
 }
 
+static void json_finds_an_object_of_a_list(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    const char *text = "[1,{\"type\":2},{\"type\":\"Ready\",\"n\":3},{\"type\":\"Ready\",\"n\":4}]";
+    cleanup_json cJSON *list = json_parse(text, strlen(text), "test", &err);
+    assert_int_equal(json_int(json_find(list, "type", "Ready"), "n", -1), 3);
+    assert_null(json_find(list, "type", "Failed"));
+    assert_null(json_find(NULL, "type", "Ready"));
+}
+
 static void json_mistakes_are_placed(void **state)
 {
     (void)state;
@@ -166,6 +177,7 @@ int main(void)
         cmocka_unit_test(digests_match_published_vectors),
         cmocka_unit_test(hexadecimal_takes_exactly_its_length),
         cmocka_unit_test(json_reads_by_path_with_defaults),
+        cmocka_unit_test(json_finds_an_object_of_a_list),
         cmocka_unit_test(json_mistakes_are_placed),
         cmocka_unit_test(log_lines_hold_no_control_characters),
     };

@@ -84,6 +84,18 @@ bool json_bool(const cJSON *json, const char *path, bool fallback)
     return cJSON_IsBool(value) ? cJSON_IsTrue(value) : fallback;
 }
 
+const cJSON *json_find(const cJSON *list, const char *name, const char *value)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *text = json_string(item, name, NULL);
+        if (text != NULL && strcmp(text, value) == 0)
+            return item;
+    }
+    return NULL;
+}
+
 static int put_member(cJSON *object, const char *name, cJSON *value)
 {
     if (cJSON_HasObjectItem(object, name))

@@ -30,6 +30,9 @@ int64_t json_int(const cJSON *json, const char *path, int64_t fallback); /* fall
 double json_number(const cJSON *json, const char *path, double fallback);
 bool json_bool(const cJSON *json, const char *path, bool fallback);
 
+/* The first object of a list whose member `name` is the string `value`, or NULL: a condition by its type. */
+const cJSON *json_find(const cJSON *list, const char *name, const char *value);
+
 /* Adds or replaces `value` (taken over, also on failure) at a path, making the objects on the way. */
 int json_put(cJSON *json, const char *path, cJSON *value, struct error *err);
 

@@ -101,17 +101,6 @@ int host_paths_check(const struct host_paths *paths, const char *path, const cha
 
 /* ---- status ---- */
 
-static const cJSON *find_condition(const cJSON *status, const char *type)
-{
-    const cJSON *condition = NULL;
-    cJSON_ArrayForEach(condition, json_at(status, "conditions"))
-    {
-        if (strcmp(json_string(condition, "type", ""), type) == 0)
-            return condition;
-    }
-    return NULL;
-}
-
 /* lastTransitionTime stays as long as the condition's status does. */
 static void add_condition(cJSON *list, const cJSON *old_status, const char *type, bool holds, const char *reason,
                           const char *message, int64_t now)
@@ -119,7 +108,7 @@ static void add_condition(cJSON *list, const cJSON *old_status, const char *type
     char time[RFC3339_SIZE];
     time_format_rfc3339(now, time);
     const char *value = holds ? "True" : "False";
-    const cJSON *old = find_condition(old_status, type);
+    const cJSON *old = json_find(json_at(old_status, "conditions"), "type", type);
     bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
     cJSON *condition = cJSON_CreateObject();
     cJSON_AddStringToObject(condition, "type", type);

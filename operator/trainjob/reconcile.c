@@ -287,17 +287,6 @@ static void carry_out(struct look *look)
 
 /* ---- status ---- */
 
-static const cJSON *find_condition(const cJSON *status, const char *type)
-{
-    const cJSON *condition = NULL;
-    cJSON_ArrayForEach(condition, json_at(status, "conditions"))
-    {
-        if (strcmp(json_string(condition, "type", ""), type) == 0)
-            return condition;
-    }
-    return NULL;
-}
-
 static void tell(const struct look *look, const cJSON *job, enum kube_event_type type, const char *reason,
                  const char *note_text)
 {
@@ -317,8 +306,8 @@ static void tell_changes(const struct look *look, const cJSON *job)
                  json_string(failure, "message", ""));
         tell(look, job, KUBE_EVENT_WARNING, "ProcessEnded", sentence);
     }
-    const cJSON *stalled = find_condition(look->now, "Stalled");
-    const cJSON *before = find_condition(look->before, "Stalled");
+    const cJSON *stalled = json_find(json_at(look->now, "conditions"), "type", "Stalled");
+    const cJSON *before = json_find(json_at(look->before, "conditions"), "type", "Stalled");
     if (strcmp(phase, json_string(look->before, "phase", "")) != 0) {
         if (strcmp(phase, "Running") == 0 || strcmp(phase, "Succeeded") == 0)
             tell(look, job, KUBE_EVENT_NORMAL, phase, message);
@@ -453,7 +442,8 @@ static void hand_history_on(const struct look *look, const struct observation *o
         return;
     bool over = trainjob_is_over(job);
     bool final = over || job->deleting;
-    const char *synced = json_string(find_condition(job->status, "HistorySynced"), "reason", "");
+    const char *synced =
+        json_string(json_find(json_at(job->status, "conditions"), "type", "HistorySynced"), "reason", "");
     if (over && strcmp(synced, "Complete") == 0 && !memory->history.final) {
         memory->history.final = true; /* an operator before us saw to it */
         memory->put_final = true;

@@ -227,17 +227,6 @@ static void begin_sentence(char *text)
 
 /* ---- conditions ---- */
 
-static const cJSON *find_condition(const cJSON *status, const char *type)
-{
-    const cJSON *condition = NULL;
-    cJSON_ArrayForEach(condition, json_at(status, "conditions"))
-    {
-        if (strcmp(json_string(condition, "type", ""), type) == 0)
-            return condition;
-    }
-    return NULL;
-}
-
 struct condition {
     const char *type;
     bool holds;
@@ -247,7 +236,7 @@ struct condition {
 static cJSON *condition_json(const struct trainjob_view *view, const struct condition *condition)
 {
     const char *value = condition->holds ? "True" : "False";
-    const cJSON *old = find_condition(view->job->status, condition->type);
+    const cJSON *old = json_find(json_at(view->job->status, "conditions"), "type", condition->type);
     char time[RFC3339_SIZE];
     time_format_rfc3339(view->now, time);
     bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
@@ -264,7 +253,7 @@ static struct condition history_condition(const struct trainjob_view *view, bool
 {
     const struct trainjob_history *history = view->history;
     struct condition condition = {.type = "HistorySynced", .message = ""};
-    const cJSON *old = find_condition(view->job->status, "HistorySynced");
+    const cJSON *old = json_find(json_at(view->job->status, "conditions"), "type", "HistorySynced");
     if (!history->configured) {
         condition.reason = "NotConfigured";
         condition.message = "no MongoDB is configured; the history is in the status";
@@ -421,7 +410,7 @@ static void set_end(const struct trainjob_view *view, const struct verdict *verd
 static void recall_verdict(const struct trainjob *job, struct verdict *out)
 {
     *out = (struct verdict){.phase = job->phase};
-    say(out, json_string(find_condition(job->status, "Ready"), "reason", "Over"), "%s",
+    say(out, json_string(json_find(json_at(job->status, "conditions"), "type", "Ready"), "reason", "Over"), "%s",
         json_string(job->status, "message", ""));
 }
 
