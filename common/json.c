@@ -125,6 +125,26 @@ int json_put(cJSON *json, const char *path, cJSON *value, struct error *err)
     }
 }
 
+cJSON *json_exact_number(double value)
+{
+    char text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    return cJSON_CreateRaw(text);
+}
+
+cJSON *json_exact_numbers(const double *values, size_t count)
+{
+    cleanup_json cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < count; i++)
+        if (!cJSON_AddItemToArray(list, json_exact_number(values[i])))
+            return NULL;
+    return move(list);
+}
+
 bool json_equal(const cJSON *a, const cJSON *b)
 {
     return cJSON_Compare(a, b, true);

@@ -36,6 +36,11 @@ const cJSON *json_find(const cJSON *list, const char *name, const char *value);
 /* Adds or replaces `value` (taken over, also on failure) at a path, making the objects on the way. */
 int json_put(cJSON *json, const char *path, cJSON *value, struct error *err);
 
+/* Numbers with as many digits as it takes to read the same double again, and no more: cJSON's own printing may drop the
+ * last bit. NULL without memory. */
+cJSON *json_exact_number(double value);
+cJSON *json_exact_numbers(const double *values, size_t count);
+
 /* The same text and the same values in the same order of lists; the order of members does not matter. */
 bool json_equal(const cJSON *a, const cJSON *b);
 

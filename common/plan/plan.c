@@ -279,26 +279,6 @@ static struct plan *read_plan(const struct source *source, struct error *err)
 
 /* ---- writing ---- */
 
-/* The shortest decimal that reads back as the same double: cJSON's own printing gives up the last bit. */
-static cJSON *exact_number(double value)
-{
-    char text[40];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    return cJSON_CreateRaw(text);
-}
-
-static cJSON *exact_numbers(const double *values, uint32_t count)
-{
-    cJSON *list = cJSON_CreateArray();
-    for (uint32_t i = 0; i < count; i++)
-        cJSON_AddItemToArray(list, exact_number(values[i]));
-    return list;
-}
-
 static cJSON *split_json(const struct plan_split *split)
 {
     cJSON *json = cJSON_CreateObject();
@@ -320,9 +300,9 @@ static void add_dataset(cJSON *json, const struct plan *plan)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber(plan->dataset.shape[i]));
     }
     cJSON_AddNumberToObject(dataset, "classes", plan->dataset.classes);
-    cJSON_AddItemToObject(dataset, "scale", exact_number(plan->dataset.scale));
-    cJSON_AddItemToObject(dataset, "mean", exact_numbers(plan->dataset.mean, plan->dataset.channels));
-    cJSON_AddItemToObject(dataset, "std", exact_numbers(plan->dataset.std, plan->dataset.channels));
+    cJSON_AddItemToObject(dataset, "scale", json_exact_number(plan->dataset.scale));
+    cJSON_AddItemToObject(dataset, "mean", json_exact_numbers(plan->dataset.mean, plan->dataset.channels));
+    cJSON_AddItemToObject(dataset, "std", json_exact_numbers(plan->dataset.std, plan->dataset.channels));
 }
 
 static void add_training(cJSON *json, const struct plan *plan)
@@ -332,15 +312,15 @@ static void add_training(cJSON *json, const struct plan *plan)
     cJSON_AddNumberToObject(training, "batchSize", plan->training.batch_size);
     cJSON *optimizer = cJSON_AddObjectToObject(training, "optimizer");
     cJSON_AddStringToObject(optimizer, "type", "SGD");
-    cJSON_AddItemToObject(optimizer, "learningRate", exact_number(plan->training.learning_rate));
-    cJSON_AddItemToObject(optimizer, "momentum", exact_number(plan->training.momentum));
-    cJSON_AddItemToObject(optimizer, "weightDecay", exact_number(plan->training.weight_decay));
+    cJSON_AddItemToObject(optimizer, "learningRate", json_exact_number(plan->training.learning_rate));
+    cJSON_AddItemToObject(optimizer, "momentum", json_exact_number(plan->training.momentum));
+    cJSON_AddItemToObject(optimizer, "weightDecay", json_exact_number(plan->training.weight_decay));
     char seed[24];
     snprintf(seed, sizeof seed, "%" PRIu64, plan->training.seed);
     cJSON_AddRawToObject(training, "seed", seed);
     cJSON_AddNumberToObject(training, "validateEveryEpochs", plan->training.validate_every_epochs);
     if (plan->training.goal_accuracy > 0)
-        cJSON_AddItemToObject(training, "goalAccuracy", exact_number(plan->training.goal_accuracy));
+        cJSON_AddItemToObject(training, "goalAccuracy", json_exact_number(plan->training.goal_accuracy));
 }
 
 /* The canonical text: compact, members in this order. NULL without memory. */

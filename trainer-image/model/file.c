@@ -15,26 +15,6 @@ static const char file_format[] = "thole.dev/model/v1";
 
 /* ---- Writing ---- */
 
-/* The shortest decimal that reads back as the same double: cJSON's own printing may give up the last bits. */
-static cJSON *exact_number(double value)
-{
-    char text[32];
-    int precision = 15;
-    do
-        snprintf(text, sizeof text, "%.*g", precision, value);
-    while (strtod(text, NULL) != value && precision++ < 17);
-    return cJSON_CreateRaw(text);
-}
-
-static cJSON *number_list(const double *values, uint32_t count)
-{
-    cleanup_json cJSON *list = cJSON_CreateArray();
-    for (uint32_t i = 0; i < count; i++)
-        if (!cJSON_AddItemToArray(list, exact_number(values[i])))
-            return NULL;
-    return move(list);
-}
-
 /* `value` (taken over) as compact JSON text in a string member. */
 static bool add_as_text(cJSON *object, const char *name, cJSON *value)
 {
@@ -46,9 +26,10 @@ static bool add_as_text(cJSON *object, const char *name, cJSON *value)
 static cJSON *normalize_json(const struct plan *plan)
 {
     cleanup_json cJSON *json = cJSON_CreateObject();
-    if (json == NULL || !cJSON_AddItemToObject(json, "mean", number_list(plan->dataset.mean, plan->dataset.channels)) ||
-        !cJSON_AddItemToObject(json, "scale", exact_number(plan->dataset.scale)) ||
-        !cJSON_AddItemToObject(json, "std", number_list(plan->dataset.std, plan->dataset.channels)))
+    if (json == NULL ||
+        !cJSON_AddItemToObject(json, "mean", json_exact_numbers(plan->dataset.mean, plan->dataset.channels)) ||
+        !cJSON_AddItemToObject(json, "scale", json_exact_number(plan->dataset.scale)) ||
+        !cJSON_AddItemToObject(json, "std", json_exact_numbers(plan->dataset.std, plan->dataset.channels)))
         return NULL;
     return move(json);
 }
@@ -68,7 +49,7 @@ static bool add_metadata(cJSON *header, const struct model *model, const struct 
            cJSON_AddStringToObject(metadata, "model", model_name(model)) != NULL &&
            add_as_text(metadata, "normalize", normalize_json(plan)) &&
            cJSON_AddStringToObject(metadata, "seed", seed) != NULL &&
-           add_as_text(metadata, "shape", number_list(shape, 3));
+           add_as_text(metadata, "shape", json_exact_numbers(shape, 3));
 }
 
 static bool add_tensor(cJSON *header, const struct model_tensor *tensor)
@@ -79,9 +60,9 @@ static bool add_tensor(cJSON *header, const struct model_tensor *tensor)
     for (uint32_t i = 0; i < tensor->rank; i++)
         dims[i] = tensor->dims[i];
     cJSON *item = cJSON_AddObjectToObject(header, tensor->name);
-    return item != NULL && cJSON_AddItemToObject(item, "data_offsets", number_list(offsets, 2)) &&
+    return item != NULL && cJSON_AddItemToObject(item, "data_offsets", json_exact_numbers(offsets, 2)) &&
            cJSON_AddStringToObject(item, "dtype", "F32") != NULL &&
-           cJSON_AddItemToObject(item, "shape", number_list(dims, tensor->rank));
+           cJSON_AddItemToObject(item, "shape", json_exact_numbers(dims, tensor->rank));
 }
 
 static int by_name(const void *a, const void *b)
