@@ -143,10 +143,14 @@ closing_lines() {
     for name in shellcheck ctest kube-live history-live cluster pytest; do
         [[ -f $reports/$name.txt ]] || continue
         printf -- '---- %s\n' "$name"
+        if [[ " ${failed[*]} " == *" $name "* ]]; then # everything that a person needs is at the end of the output
+            tail -n 60 "$reports/$name.txt"
+            continue
+        fi
         case $name in
             shellcheck) { grep -c '^In ' "$reports/$name.txt" || true; } | sed 's/$/ findings/' ;;
             ctest) sed -n '/tests passed/,$p' "$reports/$name.txt" ;;
-            *-live) grep -E '^\[  (PASSED|FAILED|SKIPPED) ' "$reports/$name.txt" ;;
+            *-live) tail -n 1 "$reports/$name.txt" ;;
             cluster | pytest) tail -n 1 "$reports/$name.txt" ;;
         esac
     done

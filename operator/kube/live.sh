@@ -38,8 +38,10 @@ end() { # NAME: now, and gone when this returns
 
 wait_ready() { # URL NAME
     local i
-    for ((i = 0; i < 300; i++)); do
-        if curl --silent --fail --output /dev/null --cacert ca.crt --cert admin.crt --key admin.key "$1"; then return 0; fi
+    for ((i = 0; i < 1800; i++)); do
+        if curl --silent --fail --max-time 5 --output /dev/null --cacert ca.crt --cert admin.crt --key admin.key "$1"; then
+            return 0
+        fi
         kill -0 "$(<"$2.pid")" 2>/dev/null || break
         sleep 0.1
     done
@@ -123,10 +125,10 @@ contexts:
 END
 }
 
-free_port() {
+free_port() { # below the range from which outgoing connections take theirs
     local port
     while :; do
-        port=$((20000 + RANDOM % 20000))
+        port=$((10000 + RANDOM % 20000))
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
     done
     echo "$port"
@@ -136,7 +138,10 @@ clean_up() {
     local status=$?
     end api
     end etcd
-    ((status == 0 || status == 77)) || tail -n 5 "$THOLE_TEST_DIRECTORY"/*.log >&2
+    if ((status != 0 && status != 77)); then
+        tail -n 5 "$THOLE_TEST_DIRECTORY"/*.log >&2
+        echo "$1 ended with $status" >&2
+    fi
     rm -rf "$THOLE_TEST_DIRECTORY"
 }
 
@@ -150,10 +155,11 @@ THOLE_TEST_KUBERNETES=$("$tools" --where kubernetes)
 THOLE_TEST_ETCD=$("$tools" --where etcd)
 THOLE_TEST_DIRECTORY=$(mktemp -d -t thole-live-XXXXXX)
 THOLE_TEST_ETCD_PORT=$(free_port)
-THOLE_TEST_API_PORT=$(free_port)
+THOLE_TEST_API_PORT=$THOLE_TEST_ETCD_PORT
+while [[ $THOLE_TEST_API_PORT == "$THOLE_TEST_ETCD_PORT" ]]; do THOLE_TEST_API_PORT=$(free_port); done
 export THOLE_TEST_KUBERNETES THOLE_TEST_DIRECTORY THOLE_TEST_ETCD_PORT THOLE_TEST_API_PORT
 export THOLE_TEST_CONTROL=$self THOLE_TEST_KUBECONFIG=$THOLE_TEST_DIRECTORY/kubeconfig
-trap clean_up EXIT
+trap 'clean_up "$1"' EXIT
 
 pushd "$THOLE_TEST_DIRECTORY" >/dev/null
 make_credentials 2>openssl.log
