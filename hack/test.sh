@@ -69,7 +69,7 @@ live_tests() {
     run cmake --preset asan >"$reports/cmake.txt" || { cat "$reports/cmake.txt" && die "cmake cannot configure"; }
     run cmake --build --preset asan --target kube_live_test history_test || die "it does not compile"
     step "the Kubernetes client against a real API server"
-    report kube-live "$THOLE_ROOT/operator/kube/live.sh" "$THOLE_ROOT/build/asan/operator/kube/kube_live_test"
+    report kube-live "$here/control-plane.sh" "$THOLE_ROOT/build/asan/operator/kube/kube_live_test"
     step "the history against a real server of MongoDB's protocol"
     folder=$(mktemp -d)
     "$("$here/tools.sh" --where ferretdb)/ferretdb" --listen "$address" --dir "$folder" >"$reports/ferretdb.txt" 2>&1 &

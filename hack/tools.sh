@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Go programs that a cluster is made of, once for each version, into the cache.
 #
-#   hack/tools.sh [kubernetes] [etcd] [coredns] [ferretdb]     (without names: all of them)
+#   hack/tools.sh [kubernetes] [etcd] [coredns] [ferretdb] [kwok] [toxiproxy]     (without names: all of them)
 #   hack/tools.sh --where NAME                                 builds nothing, only prints the folder
 #
 # Needs: 4 GiB of memory, 8 GiB of disk, and the first time about ten minutes on two cores (Kubernetes; the others two to
@@ -11,7 +11,7 @@
 # shellcheck source=hack/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-tools=(kubernetes etcd coredns ferretdb)
+tools=(kubernetes etcd coredns ferretdb kwok toxiproxy)
 
 # tool_module NAME: the folder below hack/tools, the Go module that gives the version, and how long a first build takes.
 tool_module() {
@@ -20,6 +20,8 @@ tool_module() {
         etcd) echo etcd go.etcd.io/etcd/server/v3 "about a minute" ;;
         coredns) echo dns github.com/coredns/coredns "about three minutes" ;;
         ferretdb) echo mongo github.com/FerretDB/FerretDB "about a minute" ;;
+        kwok) echo kwok sigs.k8s.io/kwok "about a minute" ;;
+        toxiproxy) echo toxiproxy github.com/Shopify/toxiproxy/v2 "ten seconds" ;;
         *) die "there is no tool '$1'; there are: ${tools[*]}" ;;
     esac
 }
@@ -71,6 +73,8 @@ tool_build() {
         trap 'kill "$ticker" 2>/dev/null || true' EXIT
         case $name in
             kubernetes) GOBIN=$partial go install -ldflags "$(kubernetes_stamp)" tool ;;
+            kwok) go build -ldflags '-s -w' -o "$partial/$name" "$module/cmd/kwok" ;;
+            toxiproxy) go build -ldflags '-s -w' -o "$partial/$name" "$module/cmd/server" ;;
             etcd | coredns) go build -ldflags '-s -w' -o "$partial/$name" "$module" ;;
             ferretdb) go build -ldflags '-s -w' -o "$partial/$name" . ;;
         esac

@@ -1,4 +1,4 @@
-/* The client, watches and writes against a real API server that operator/kube/live.sh has started. Skipped without it.
+/* The client, watches and writes against a real API server that hack/control-plane.sh has started. Skipped without it.
  */
 #include "common/crypto.h"
 #include "kube/kube.h"

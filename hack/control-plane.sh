@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
-# Runs a program against a real API server and etcd of its own, on loopback, without nodes or controllers.
+# Runs a program against a real API server and etcd of its own, on loopback: seconds to start, no root.
 #
-#   operator/kube/live.sh PROGRAM [ARGUMENT...]
+#   hack/control-plane.sh [--controllers] [--nodes N] [--toxiproxy] PROGRAM [ARGUMENT...]
+#
+#   --controllers   also Kubernetes' controller manager: Deployments make pods, owners' deletion is carried on
+#   --nodes N       also the scheduler and N nodes played by kwok: pods there become Running without running
+#   --toxiproxy     also a proxy before the API server, "api", which can delay, cut and reset connections
 #
 # The program finds in its environment:
-#   THOLE_TEST_KUBECONFIG   a kubeconfig: context "admin" (client certificate), context "token" (tokenFile)
+#   THOLE_TEST_KUBECONFIG   a kubeconfig: contexts "admin" (client certificate), "token" (tokenFile), "toxic" (admin, by
+#                           way of the proxy)
 #   THOLE_TEST_CONTROL      this script; `$THOLE_TEST_CONTROL control VERB` while the program runs:
 #                           kill-api, start-api [FLAG...], freeze-api, thaw-api, compact, delete-key KEY (in etcd)
-#   THOLE_TEST_DIRECTORY    where both keep their files; it is removed afterwards
-# Needs the binaries that hack/tools.sh builds, and openssl. Everything started here is ended here.
+#   THOLE_TEST_DIRECTORY    where both keep their files, the daemons' logs too; it is removed afterwards
+#   THOLE_TEST_AUDIT        the API server's audit log: every request, by its metadata, a line of JSON each
+#   THOLE_TEST_TOXIPROXY    the proxy's own HTTP API
+# Everything started here is ended here.
 
 set -euo pipefail
 
 self=$(readlink -f "${BASH_SOURCE[0]}")
-tools=$(dirname "$self")/../../hack/tools.sh
+tools=$(dirname "$self")/tools.sh
+stages=$(dirname "$self")/tools/kwok/stages.yaml
 
 start() { # NAME COMMAND...: in the background, with its output in a file
     local name=$1
@@ -58,8 +66,45 @@ start_api() {
         --client-ca-file ca.crt --tls-cert-file server.crt --tls-private-key-file server.key \
         --service-account-issuer https://kubernetes.default.svc --service-account-key-file service.pub \
         --service-account-signing-key-file service.key --etcd-compaction-interval 0 \
-        --disable-admission-plugins ServiceAccount --watch-cache-sizes '' "$@"
+        --disable-admission-plugins ServiceAccount --watch-cache-sizes '' --profiling=false \
+        --audit-policy-file audit-policy.yaml --audit-log-path "$THOLE_TEST_AUDIT" --audit-log-format json \
+        --audit-log-maxsize 0 --audit-log-mode blocking "$@"
     wait_ready "https://127.0.0.1:$THOLE_TEST_API_PORT/readyz" api
+}
+
+start_controllers() {
+    start controllers "$THOLE_TEST_KUBERNETES/kube-controller-manager" --kubeconfig kubeconfig --leader-elect=false \
+        --secure-port 0 --use-service-account-credentials=false --service-account-private-key-file service.key \
+        --root-ca-file ca.crt --kube-api-qps 1000 --kube-api-burst 2000 --concurrent-deployment-syncs 20 \
+        --concurrent-replicaset-syncs 20 --concurrent-gc-syncs 40 --concurrent-namespace-syncs 20
+}
+
+start_nodes() { # COUNT
+    local i
+    start scheduler "$THOLE_TEST_KUBERNETES/kube-scheduler" --config scheduler.yaml --secure-port 0
+    start kwok "$THOLE_TEST_KWOK/kwok" --kubeconfig kubeconfig --config "$stages" --manage-all-nodes=true \
+        --node-lease-duration-seconds 40 --server-address 127.0.0.1:0
+    for ((i = 1; i <= $1; i++)); do
+        cat <<END
+{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "kwok-$i", "labels": {"kubernetes.io/hostname": "kwok-$i"}},
+ "status": {"allocatable": {"cpu": "10k", "memory": "100Ti", "pods": "100k"},
+            "capacity": {"cpu": "10k", "memory": "100Ti", "pods": "100k"}}}
+---
+END
+    done | "$THOLE_TEST_KUBERNETES/kubectl" --kubeconfig kubeconfig create -f - >/dev/null
+}
+
+start_toxiproxy() {
+    local i
+    start toxiproxy "$THOLE_TEST_TOXIPROXY_PROGRAM/toxiproxy" -host 127.0.0.1 -port "${THOLE_TEST_TOXIPROXY##*:}"
+    for ((i = 0; i < 300; i++)); do
+        if curl --silent --fail --output /dev/null -X POST "$THOLE_TEST_TOXIPROXY/proxies" -d "{\"name\": \"api\",
+            \"listen\": \"127.0.0.1:$toxic_port\", \"upstream\": \"127.0.0.1:$THOLE_TEST_API_PORT\"}"; then return; fi
+        sleep 0.1
+    done
+    echo "toxiproxy did not start:" >&2
+    tail -n 20 toxiproxy.log >&2
+    return 1
 }
 
 # Everything that etcd keeps of the past goes, as it does by itself every five minutes.
@@ -112,6 +157,8 @@ current-context: admin
 clusters:
 - name: live
   cluster: {server: "https://127.0.0.1:$THOLE_TEST_API_PORT", certificate-authority: ca.crt}
+- name: toxic
+  cluster: {server: "https://127.0.0.1:$toxic_port", certificate-authority: ca.crt}
 users:
 - name: admin
   user: {client-certificate: admin.crt, client-key: admin.key}
@@ -122,22 +169,38 @@ contexts:
   context: {cluster: live, user: admin}
 - name: token
   context: {cluster: live, user: token}
+- name: toxic
+  context: {cluster: toxic, user: admin}
+END
+    cat >scheduler.yaml <<END
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection: {kubeconfig: kubeconfig, qps: 1000, burst: 2000}
+leaderElection: {leaderElect: false}
+END
+    cat >audit-policy.yaml <<END
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules: [{level: Metadata}]
 END
 }
 
-free_port() { # below the range from which outgoing connections take theirs
-    local port
-    while :; do
+# COUNT: different ones, below the range from which outgoing connections take theirs.
+free_ports() {
+    local port ports=()
+    while ((${#ports[@]} < $1)); do
         port=$((10000 + RANDOM % 20000))
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
+        if [[ " ${ports[*]} " == *" $port "* ]] || (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then continue; fi
+        ports+=("$port")
     done
-    echo "$port"
+    echo "${ports[@]}"
 }
 
 clean_up() {
     local status=$?
-    end api
-    end etcd
+    local name
+    for name in kwok scheduler controllers toxiproxy api etcd; do end "$name"; done
     if ((status != 0 && status != 77)); then
         tail -n 5 "$THOLE_TEST_DIRECTORY"/*.log >&2
         echo "$1 ended with $status" >&2
@@ -149,16 +212,32 @@ if [[ ${1:-} == control ]]; then
     control "${@:2}"
     exit
 fi
-(($# > 0)) || { sed -n '2,/^$/s/^# \{0,1\}//p' "$self" >&2 && exit 2; }
+controllers='' nodes=0 toxiproxy=''
+while (($#)); do
+    case $1 in
+        --controllers) controllers=yes ;;
+        --nodes) nodes=${2:?--nodes wants a number} controllers=yes && shift ;;
+        --toxiproxy) toxiproxy=yes ;;
+        *) break ;;
+    esac
+    shift
+done
+case ${1:-} in '' | -*) sed -n '2,/^$/s/^# \{0,1\}//p' "$self" >&2 && exit 2 ;; esac
 
+wanted=(kubernetes etcd)
+if ((nodes > 0)); then wanted+=(kwok); fi
+if [[ -n $toxiproxy ]]; then wanted+=(toxiproxy); fi
+"$tools" "${wanted[@]}" >/dev/null
 THOLE_TEST_KUBERNETES=$("$tools" --where kubernetes)
 THOLE_TEST_ETCD=$("$tools" --where etcd)
+THOLE_TEST_KWOK=$("$tools" --where kwok)
+THOLE_TEST_TOXIPROXY_PROGRAM=$("$tools" --where toxiproxy)
 THOLE_TEST_DIRECTORY=$(mktemp -d -t thole-live-XXXXXX)
-THOLE_TEST_ETCD_PORT=$(free_port)
-THOLE_TEST_API_PORT=$THOLE_TEST_ETCD_PORT
-while [[ $THOLE_TEST_API_PORT == "$THOLE_TEST_ETCD_PORT" ]]; do THOLE_TEST_API_PORT=$(free_port); done
-export THOLE_TEST_KUBERNETES THOLE_TEST_DIRECTORY THOLE_TEST_ETCD_PORT THOLE_TEST_API_PORT
-export THOLE_TEST_CONTROL=$self THOLE_TEST_KUBECONFIG=$THOLE_TEST_DIRECTORY/kubeconfig
+THOLE_TEST_AUDIT=$THOLE_TEST_DIRECTORY/audit.log
+read -r THOLE_TEST_ETCD_PORT THOLE_TEST_API_PORT toxic_port proxy_port < <(free_ports 4)
+THOLE_TEST_TOXIPROXY=http://127.0.0.1:$proxy_port
+export THOLE_TEST_KUBERNETES THOLE_TEST_DIRECTORY THOLE_TEST_ETCD_PORT THOLE_TEST_API_PORT THOLE_TEST_TOXIPROXY
+export THOLE_TEST_AUDIT THOLE_TEST_CONTROL=$self THOLE_TEST_KUBECONFIG=$THOLE_TEST_DIRECTORY/kubeconfig
 trap 'clean_up "$1"' EXIT
 
 pushd "$THOLE_TEST_DIRECTORY" >/dev/null
@@ -167,5 +246,8 @@ start etcd "$THOLE_TEST_ETCD/etcd" --data-dir etcd --unsafe-no-fsync --listen-pe
     --listen-client-urls "http://127.0.0.1:$THOLE_TEST_ETCD_PORT" \
     --advertise-client-urls "http://127.0.0.1:$THOLE_TEST_ETCD_PORT"
 start_api
+if [[ -n $toxiproxy ]]; then start_toxiproxy; fi
+if [[ -n $controllers ]]; then start_controllers; fi
+if ((nodes > 0)); then start_nodes "$nodes"; fi
 popd >/dev/null
 "$@"
