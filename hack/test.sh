@@ -64,10 +64,10 @@ unit_tests() {
 
 # The unit tests whose other side is a server: here it is the real one, started on loopback for them.
 live_tests() {
-    local folder address=127.0.0.1:27717
+    local folder venv address=127.0.0.1:27717
     run "$here/tools.sh" >/dev/null
     run cmake --preset asan >"$reports/cmake.txt" || { cat "$reports/cmake.txt" && die "cmake cannot configure"; }
-    run cmake --build --preset asan --target kube_live_test history_test || die "it does not compile"
+    run cmake --build --preset asan || die "it does not compile"
     step "the Kubernetes client against a real API server"
     report kube-live "$here/control-plane.sh" "$THOLE_ROOT/build/asan/operator/kube/kube_live_test"
     step "the history against a real server of MongoDB's protocol"
@@ -78,6 +78,9 @@ live_tests() {
         "$THOLE_ROOT/build/asan/operator/history/history_test"
     stop_server
     rm -rf "$folder"
+    step "the operator against a control plane without nodes"
+    venv=$(ensure_venv e2e -r "$THOLE_ROOT/e2e/requirements.txt")
+    report plane "$venv/bin/pytest" "$THOLE_ROOT/e2e/plane"
 }
 
 stop_server() {
@@ -105,7 +108,7 @@ e2e_tests() {
     eval "$settings"
     venv=$(ensure_venv e2e -r "$THOLE_ROOT/e2e/requirements.txt")
     step "end-to-end tests"
-    report pytest "$venv/bin/pytest" "$THOLE_ROOT/e2e" "${select[@]}" ${keep:+--keep}
+    report pytest "$venv/bin/pytest" "$THOLE_ROOT/e2e" --ignore "$THOLE_ROOT/e2e/plane" "${select[@]}" ${keep:+--keep}
     if [[ " ${failed[*]} " == *" pytest "* ]]; then collect_logs; fi
 }
 
@@ -140,7 +143,7 @@ clean_up() {
 closing_lines() {
     local name
     step "results"
-    for name in shellcheck ctest kube-live history-live cluster pytest; do
+    for name in shellcheck ctest kube-live history-live plane cluster pytest; do
         [[ -f $reports/$name.txt ]] || continue
         printf -- '---- %s\n' "$name"
         if [[ " ${failed[*]} " == *" $name "* ]]; then # everything that a person needs is at the end of the output
@@ -151,7 +154,7 @@ closing_lines() {
             shellcheck) { grep -c '^In ' "$reports/$name.txt" || true; } | sed 's/$/ findings/' ;;
             ctest) sed -n '/tests passed/,$p' "$reports/$name.txt" ;;
             *-live) tail -n 1 "$reports/$name.txt" ;;
-            cluster | pytest) tail -n 1 "$reports/$name.txt" ;;
+            cluster | plane | pytest) tail -n 1 "$reports/$name.txt" ;;
         esac
     done
 }
