@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs a program against a real API server and etcd of its own, on loopback: seconds to start, no root.
 #
-#   hack/control-plane.sh [--controllers] [--nodes N] [--toxiproxy] PROGRAM [ARGUMENT...]
+#   hack/control-plane.sh [--crds] [--controllers] [--nodes N] [--toxiproxy] PROGRAM [ARGUMENT...]
 #
+#   --crds          with Thole's kinds (before the controllers: their garbage collector learns of new kinds slowly)
 #   --controllers   also Kubernetes' controller manager: Deployments make pods, owners' deletion is carried on
 #   --nodes N       also the scheduler and N nodes played by kwok: pods there become Running without running
 #   --toxiproxy     also a proxy before the API server, "api", which can delay, cut and reset connections
@@ -21,6 +22,7 @@ set -euo pipefail
 
 self=$(readlink -f "${BASH_SOURCE[0]}")
 tools=$(dirname "$self")/tools.sh
+crds_folder=$(dirname "$self")/../crds
 stages=$(dirname "$self")/tools/kwok/stages.yaml
 
 start() { # NAME COMMAND...: in the background, with its output in a file
@@ -72,6 +74,21 @@ start_api() {
     wait_ready "https://127.0.0.1:$THOLE_TEST_API_PORT/readyz" api
 }
 
+kubectl() { "$THOLE_TEST_KUBERNETES/kubectl" --kubeconfig kubeconfig "$@" >/dev/null; }
+
+apply_crds() {
+    kubectl apply --server-side -k "$crds_folder"
+    kubectl wait --for=condition=Established --timeout=60s crd trainjobs.thole.dev datasets.thole.dev
+    # Established is not yet served: the first list of a new kind makes its storage.
+    local kind i
+    for kind in trainjobs datasets; do
+        for ((i = 0; i < 300; i++)); do
+            if kubectl get "$kind.thole.dev" 2>/dev/null; then break; fi
+            sleep 0.1
+        done
+    done
+}
+
 start_controllers() {
     start controllers "$THOLE_TEST_KUBERNETES/kube-controller-manager" --kubeconfig kubeconfig --leader-elect=false \
         --secure-port 0 --use-service-account-credentials=false --service-account-private-key-file service.key \
@@ -91,7 +108,8 @@ start_nodes() { # COUNT
             "capacity": {"cpu": "10k", "memory": "100Ti", "pods": "100k"}}}
 ---
 END
-    done | "$THOLE_TEST_KUBERNETES/kubectl" --kubeconfig kubeconfig create -f - >/dev/null
+    done | kubectl create -f -
+    kubectl wait --for=condition=Ready --timeout=120s nodes --all
 }
 
 start_toxiproxy() {
@@ -202,6 +220,7 @@ clean_up() {
     local name
     for name in kwok scheduler controllers toxiproxy api etcd; do end "$name"; done
     if ((status != 0 && status != 77)); then
+        rm -f "$THOLE_TEST_AUDIT" # the others' last lines say more
         tail -n 5 "$THOLE_TEST_DIRECTORY"/*.log >&2
         echo "$1 ended with $status" >&2
     fi
@@ -212,9 +231,10 @@ if [[ ${1:-} == control ]]; then
     control "${@:2}"
     exit
 fi
-controllers='' nodes=0 toxiproxy=''
+crds='' controllers='' nodes=0 toxiproxy=''
 while (($#)); do
     case $1 in
+        --crds) crds=yes ;;
         --controllers) controllers=yes ;;
         --nodes) nodes=${2:?--nodes wants a number} controllers=yes && shift ;;
         --toxiproxy) toxiproxy=yes ;;
@@ -247,6 +267,7 @@ start etcd "$THOLE_TEST_ETCD/etcd" --data-dir etcd --unsafe-no-fsync --listen-pe
     --advertise-client-urls "http://127.0.0.1:$THOLE_TEST_ETCD_PORT"
 start_api
 if [[ -n $toxiproxy ]]; then start_toxiproxy; fi
+if [[ -n $crds ]]; then apply_crds; fi
 if [[ -n $controllers ]]; then start_controllers; fi
 if ((nodes > 0)); then start_nodes "$nodes"; fi
 popd >/dev/null

@@ -15,11 +15,7 @@ from support import plane as planes
 def plane():
     if not planes.OPERATOR.is_file():
         pytest.fail(f"{planes.OPERATOR} does not exist: cmake --preset asan && cmake --build --preset asan")
-    with planes.running("--nodes", "2", "--toxiproxy") as plane:
-        plane.kubectl("apply", "--server-side", "-k", str(planes.ROOT / "crds"))
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "trainjobs.thole.dev",
-                      "datasets.thole.dev")
-        plane.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "nodes", "--all")
+    with planes.running("--crds", "--nodes", "2", "--toxiproxy") as plane:
         yield plane
 
 

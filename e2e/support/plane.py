@@ -47,8 +47,10 @@ class Plane:
 
     def kubectl(self, *arguments, text=None, check=True):
         kubectl = pathlib.Path(self.environment["THOLE_TEST_KUBERNETES"]) / "kubectl"
-        return subprocess.run([kubectl, "--kubeconfig", self.kubeconfig, *arguments], input=text, check=check, text=True,
-                              capture_output=True)
+        result = subprocess.run([kubectl, "--kubeconfig", self.kubeconfig, *arguments], input=text, text=True,
+                                capture_output=True)
+        assert not check or result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr}"
+        return result
 
     def audited(self, since=0):
         """The requests that the API server has answered, from a place in its log (see audit_position)."""
