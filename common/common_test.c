@@ -142,6 +142,28 @@ static void json_mistakes_are_placed(void **state)
     assert_non_null(strstr(error_message(&err), "behind its end at byte 3"));
 }
 
+static void a_log_may_have_fields_of_its_own(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    cleanup_fd int in = ends[0];
+    cleanup_fd int out = ends[1];
+    const struct log log = {.fd = out, .level = LOG_INFO, .format = LOG_TEXT};
+    struct log bound = log_with(&log, "job", "a b");
+    for (int i = 0; i < 2 * LOG_FIELDS_MOST; i++)
+        bound = log_with(&bound, "more", "m");
+    log_info(&bound, "x", "y", "z", NULL);
+    char line[256];
+    ssize_t length = read(in, line, sizeof line - 1);
+    assert_true(length > 0);
+    line[length] = '\0';
+    assert_non_null(strstr(line, " x job=\"a b\" more=m more=m more=m y=z\n"));
+    assert_false(log_enabled(NULL, LOG_ERROR));
+    assert_false(log_enabled(&bound, LOG_DEBUG));
+    assert_true(log_enabled(&bound, LOG_INFO));
+}
+
 static void log_lines_hold_no_control_characters(void **state)
 {
     (void)state;
@@ -180,6 +202,7 @@ int main(void)
         cmocka_unit_test(json_finds_an_object_of_a_list),
         cmocka_unit_test(json_mistakes_are_placed),
         cmocka_unit_test(log_lines_hold_no_control_characters),
+        cmocka_unit_test(a_log_may_have_fields_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,14 +104,28 @@ static void append_field(struct buffer *line, const struct log *log, const char 
     append_text_value(line, value);
 }
 
+struct log log_with(const struct log *log, const char *name, const char *value)
+{
+    struct log out = *log;
+    for (size_t i = 0; i < LOG_FIELDS_MOST; i++) {
+        if (out.fields[i].name == NULL) {
+            out.fields[i] = (struct log_field){name, value};
+            break;
+        }
+    }
+    return out;
+}
+
 void log_write(const struct log *log, enum log_level level, const char *message, ...)
 {
-    if (log == NULL || level < log->level)
+    if (!log_enabled(log, level))
         return;
     cleanup_buffer struct buffer line;
     buffer_init(&line, LINE_MOST);
     begin_line(&line, log, level, message);
 
+    for (size_t i = 0; i < LOG_FIELDS_MOST && log->fields[i].name != NULL; i++)
+        append_field(&line, log, log->fields[i].name, log->fields[i].value);
     va_list fields;
     va_start(fields, message);
     for (const char *name; (name = va_arg(fields, const char *)) != NULL;) {

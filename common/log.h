@@ -11,16 +11,32 @@
 #include "common/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_format { LOG_TEXT, LOG_JSON };
+
+struct log_field {
+    const char *name, *value; /* borrowed */
+};
+enum { LOG_FIELDS_MOST = 4 };
 
 struct log {
     int fd;
     enum log_level level; /* the least that is written */
     enum log_format format;
-    const char *component; /* in every line; may be NULL */
+    const char *component;                    /* in every line; may be NULL */
+    struct log_field fields[LOG_FIELDS_MOST]; /* in every line, before its own; up to one without a name */
 };
+
+/* The same log with one more field in every line; where there are too many already, without. */
+struct log log_with(const struct log *log, const char *name, const char *value);
+
+/* Is a line of this level written at all? `log` may be NULL. For what is costly to say. */
+static inline bool log_enabled(const struct log *log, enum log_level level)
+{
+    return log != NULL && level >= log->level;
+}
 
 /* Names as users write them: "debug", "info", "warn", "error"; "text", "json". */
 int log_level_parse(const char *text, enum log_level *out, struct error *err);

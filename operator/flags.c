@@ -1,7 +1,10 @@
 #include "flags.h"
 
+#include "common/clock.h"
+
 #include <getopt.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char flags_help[] =
@@ -20,8 +23,12 @@ const char flags_help[] =
     "  --advertise-address H:P     where the jobs' coordinators find this operator; without it,\n"
     "                              thole-operator.<its namespace>.svc and the port of --listen\n"
     "\n"
+    "  --resync-period TIME        look at each object so often though nothing happens to it: 10h; 0: never\n"
+    "\n"
     "The server (coordinators, /healthz, /readyz, /metrics):\n"
     "  --listen [ADDRESS]:PORT     :8080\n"
+    "  --debug                     also serve /debug/trainjob?key=NAMESPACE/NAME: what is queued, kept and remembered\n"
+    "                              of a job, for whoever reaches the port\n"
     "\n"
     "The history (without one of these: in the jobs' status alone):\n"
     "  --mongodb-uri URI           mongodb://[user:password@]host[:port]\n"
@@ -36,6 +43,8 @@ enum {
     OPTION_FIRST = 256,
     OPTION_LOG_LEVEL = OPTION_FIRST,
     OPTION_LOG_FORMAT,
+    OPTION_RESYNC_PERIOD,
+    OPTION_DEBUG,
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_TEXT
@@ -65,6 +74,8 @@ static void fill_options(struct option options[TEXTS + OTHERS + 1])
     static const struct option others[OTHERS] = {
         {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
         {"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
+        {"resync-period", required_argument, NULL, OPTION_RESYNC_PERIOD},
+        {"debug", no_argument, NULL, OPTION_DEBUG},
         {"help", no_argument, NULL, OPTION_HELP},
         {"version", no_argument, NULL, OPTION_VERSION},
     };
@@ -74,6 +85,29 @@ static void fill_options(struct option options[TEXTS + OTHERS + 1])
     options[TEXTS + OTHERS] = (struct option){0};
 }
 
+/* "10h", "1.5m", "90s", "500ms", "0". */
+static int parse_duration(const char *text, int64_t *out, struct error *err)
+{
+    static const struct {
+        const char *name;
+        int64_t length;
+    } units[] = {{"h", 3600 * SECONDS}, {"m", 60 * SECONDS}, {"s", SECONDS}, {"ms", MILLISECONDS}};
+    static const double most = 1e5 * 3600 * (double)SECONDS;
+    char *end = NULL;
+    double number = *text >= '0' && *text <= '9' ? strtod(text, &end) : -1;
+    if (number == 0 && *end == '\0') {
+        *out = 0;
+        return 0;
+    }
+    for (size_t i = 0; number >= 0 && i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) != 0 || number * (double)units[i].length > most)
+            continue;
+        *out = (int64_t)(number * (double)units[i].length);
+        return 0;
+    }
+    return error_set(err, "'%s' is no length of time: write it like 10h, 30m, 90s or 500ms, at most 100000h", text);
+}
+
 static int take(struct flags *flags, int option, const char *name, char *value, struct error *err)
 {
     switch (option) {
@@ -81,6 +115,11 @@ static int take(struct flags *flags, int option, const char *name, char *value, 
         return log_level_parse(value, &flags->log_level, err);
     case OPTION_LOG_FORMAT:
         return log_format_parse(value, &flags->log_format, err);
+    case OPTION_RESYNC_PERIOD:
+        return parse_duration(value, &flags->resync_period, err);
+    case OPTION_DEBUG:
+        flags->debug = true;
+        return 0;
     case OPTION_HELP:
         flags->help = true;
         return 0;
@@ -116,7 +155,11 @@ int flags_parse(struct flags *out, int count, char **arguments, struct error *er
 {
     struct option options[TEXTS + OTHERS + 1];
     fill_options(options);
-    *out = (struct flags){.allowed_host_paths = "", .listen = ":8080", .log_level = LOG_INFO, .log_format = LOG_TEXT};
+    *out = (struct flags){.allowed_host_paths = "",
+                          .listen = ":8080",
+                          .resync_period = 10 * 3600 * SECONDS,
+                          .log_level = LOG_INFO,
+                          .log_format = LOG_TEXT};
     optind = 0; /* begin anew, whatever was parsed before */
     opterr = 0;
     for (;;) {

@@ -6,6 +6,7 @@
 #include "common/log.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct flags {
     const char *kubeconfig, *context; /* NULL: not given */
@@ -16,9 +17,10 @@ struct flags {
     const char *advertise_address; /* NULL: made from the namespace and the port */
     const char *listen;
     const char *mongodb_uri, *mongodb_uri_file;
+    int64_t resync_period; /* nanoseconds; 0: never */
     enum log_level log_level;
     enum log_format log_format;
-    bool help, version;
+    bool debug, help, version;
 };
 
 extern const char flags_help[];

@@ -1,5 +1,7 @@
 #include "flags.h"
 
+#include "common/clock.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,6 +38,8 @@ static void flags_have_their_defaults(void **state)
     assert_null(flags.advertise_address);
     assert_int_equal(flags.log_level, LOG_INFO);
     assert_int_equal(flags.log_format, LOG_TEXT);
+    assert_int_equal(flags.resync_period, 36000 * SECONDS);
+    assert_false(flags.debug);
 }
 
 static void every_flag_reaches_its_member(void **state)
@@ -63,10 +67,46 @@ static void every_flag_reaches_its_member(void **state)
     assert_int_equal(flags.log_format, LOG_JSON);
     assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, "--mongodb-uri-file=f"}, &err), 0);
     assert_string_equal(flags.mongodb_uri_file, "f");
+    assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, "--debug", "--resync-period=1.5s"}, &err), 0);
+    assert_true(flags.debug);
+    assert_int_equal(flags.resync_period, 1500 * MILLISECONDS);
     assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){"--version"}, &err), 0);
     assert_true(flags.version);
     assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){"--help"}, &err), 0);
     assert_true(flags.help);
+}
+
+static void lengths_of_time_have_a_unit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flag;
+        int64_t length; /* -1: refused */
+    } cases[] = {
+        {"--resync-period=0", 0},
+        {"--resync-period=0s", 0},
+        {"--resync-period=20ms", 20 * MILLISECONDS},
+        {"--resync-period=90s", 90 * SECONDS},
+        {"--resync-period=2m", 120 * SECONDS},
+        {"--resync-period=10h", 36000 * SECONDS},
+        {"--resync-period=100000h", 360000000 * SECONDS},
+        {"--resync-period=100001h", -1},
+        {"--resync-period=1e300h", -1},
+        {"--resync-period=10", -1},
+        {"--resync-period=", -1},
+        {"--resync-period=-1s", -1},
+        {"--resync-period= 1s", -1},
+        {"--resync-period=nans", -1},
+        {"--resync-period=1h30m", -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct error err = {0};
+        struct flags flags;
+        int result = parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, cases[i].flag}, &err);
+        assert_int_equal(result, cases[i].length < 0 ? -1 : 0);
+        if (result == 0)
+            assert_int_equal(flags.resync_period, cases[i].length);
+    }
 }
 
 static void mistakes_name_the_flag(void **state)
@@ -84,6 +124,8 @@ static void mistakes_name_the_flag(void **state)
         {{NEEDED, "--listen"}, "'--listen' wants a value: see --help"},
         {{NEEDED, "here"}, "'here' is no flag: see --help"},
         {{NEEDED, "--log-level=loud"}, "'loud' is no log level: use debug, info, warn or error"},
+        {{NEEDED, "--resync-period=often"},
+         "'often' is no length of time: write it like 10h, 30m, 90s or 500ms, at most 100000h"},
         {{NEEDED, "--mongodb-uri=a", "--mongodb-uri-file=b"},
          "--mongodb-uri and --mongodb-uri-file exclude each other: give one of them"},
     };
@@ -100,6 +142,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flags_have_their_defaults),
         cmocka_unit_test(every_flag_reaches_its_member),
+        cmocka_unit_test(lengths_of_time_have_a_unit),
         cmocka_unit_test(mistakes_name_the_flag),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

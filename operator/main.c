@@ -40,6 +40,7 @@ struct thole {
     struct trainjob_controller *trainjobs;
     struct loop_timer ready_check, finish;
     bool ready, ending;
+    int64_t started; /* seconds since 1970 */
     struct instant finish_by;
 };
 
@@ -64,8 +65,12 @@ static void on_report(void *arg, const char *job_uid, const char *boot, const st
 static void on_metrics(void *arg, struct buffer *out)
 {
     const struct thole *thole = arg;
-    const struct metrics_sources sources = {
-        .client = thole->client, .trainjobs = thole->trainjobs, .datasets = thole->datasets, .history = thole->history};
+    const struct metrics_sources sources = {.client = thole->client,
+                                            .events = thole->events,
+                                            .trainjobs = thole->trainjobs,
+                                            .datasets = thole->datasets,
+                                            .history = thole->history,
+                                            .started = thole->started};
     metrics_print(&sources, out);
     gauges_print(thole->gauges, loop_now(thole->loop), out);
 }
@@ -251,6 +256,7 @@ static int start_controllers(struct thole *thole, const struct flags *flags, str
         .log = &thole->log,
         .namespace = flags->namespace,
         .allowed = &thole->allowed_host_paths,
+        .resync = flags->resync_period,
     };
     if (dataset_start(&thole->datasets, &datasets, err) < 0)
         return -1;
@@ -272,6 +278,7 @@ static int start_controllers(struct thole *thole, const struct flags *flags, str
         .allowed_host_paths = &thole->allowed_host_paths,
         .key = thole->key.data,
         .key_length = thole->key.length,
+        .resync = flags->resync_period,
     };
     if (trainjob_start(&thole->trainjobs, &trainjobs, err) < 0)
         return -1;
@@ -327,7 +334,8 @@ static void stop(struct thole *thole)
 static int run(const struct flags *flags)
 {
     struct error err = {0};
-    struct thole thole = {.log = {.fd = STDERR_FILENO, .level = flags->log_level, .format = flags->log_format}};
+    struct thole thole = {.log = {.fd = STDERR_FILENO, .level = flags->log_level, .format = flags->log_format},
+                          .started = clock_wall_seconds()};
     /* Little memory counts for more here than allocating without waiting for other threads. */
     mallopt(M_ARENA_MAX, ARENAS_MOST);
     limit_descriptors();

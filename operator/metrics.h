@@ -1,4 +1,6 @@
-/* metrics — the operator's parts as Prometheus text. */
+/* metrics — the operator's parts as Prometheus text, under the names that dashboards for controller-runtime read
+ * (workqueue_*, controller_runtime_*, rest_client_*, leader_election_*, process_*), and thole_* for the rest.
+ */
 #ifndef THOLE_OPERATOR_METRICS_H
 #define THOLE_OPERATOR_METRICS_H
 
@@ -11,12 +13,19 @@
 /* What it is read from; all borrowed. Members may be NULL while the operator starts. */
 struct metrics_sources {
     const struct kube_client *client;
+    const struct kube_events *events;
     const struct trainjob_controller *trainjobs;
     const struct dataset_controller *datasets;
     struct history *history;
+    const char *lease; /* its name; NULL: this operator stands in no election */
+    bool leads;
+    int64_t started; /* seconds since 1970 */
 };
 
-/* Appends everything but the server's own and the gauges. */
+/* Appends everything but the server's own and the gauges. On the loop's thread. */
 void metrics_print(const struct metrics_sources *sources, struct buffer *out);
+
+/* One controller alone; for tests. */
+void metrics_print_controllers(const struct controller_metrics *controllers, size_t count, struct buffer *out);
 
 #endif

@@ -76,7 +76,8 @@ static void on_change(void *arg, enum kube_change change, const char *key, const
 {
     struct dataset_controller *controller = arg;
     (void)change;
-    controller_enqueue(controller->runtime, key, QUEUE_HIGH);
+    /* What the first list brings is mostly as it should be. */
+    controller_enqueue(controller->runtime, key, dataset_synced(controller) ? QUEUE_HIGH : QUEUE_LOW);
     if (controller->changed != NULL)
         controller->changed(controller->changed_arg, json_string(object, "metadata.namespace", ""),
                             json_string(object, "metadata.name", ""));
@@ -88,14 +89,28 @@ static void on_synced(void *arg)
     controller_start(controller->runtime);
 }
 
+static void list_keys(void *arg, controller_visit *visit, void *visit_arg)
+{
+    const struct dataset_controller *controller = arg;
+    kube_cache_keys(kube_informer_cache(controller->informer), visit, visit_arg);
+}
+
 int dataset_start(struct dataset_controller **out, const struct dataset_options *options, struct error *err)
 {
     cleanup_dataset_controller struct dataset_controller *controller = calloc(1, sizeof *controller);
     if (controller == NULL)
         return error_set(err, "out of memory");
     controller->options = *options;
-    controller->runtime =
-        controller_new(options->loop, "dataset", NULL, reconcile_dataset, controller, options->log, err);
+    const struct controller_options runtime = {
+        .name = "dataset",
+        .noun = "dataset",
+        .reconcile = reconcile_dataset,
+        .arg = controller,
+        .log = options->log,
+        .list = list_keys,
+        .resync = options->resync,
+    };
+    controller->runtime = controller_new(options->loop, &runtime, err);
     if (controller->runtime == NULL)
         return -1;
     struct kube_informer_options informer = {
@@ -140,4 +155,9 @@ cJSON *dataset_get(const struct dataset_controller *controller, const char *name
 struct controller *dataset_runtime(const struct dataset_controller *controller)
 {
     return controller->runtime;
+}
+
+const struct kube_informer *dataset_informer(const struct dataset_controller *controller)
+{
+    return controller->informer;
 }

@@ -52,6 +52,7 @@ struct dataset_options {
     const struct log *log;
     const char *namespace; /* NULL: all */
     const struct host_paths *allowed;
+    int64_t resync; /* nanoseconds between looks at a Dataset that nothing happens to; 0: none */
 };
 
 struct dataset_controller; /* opaque */
@@ -71,5 +72,6 @@ bool dataset_synced(const struct dataset_controller *controller);
 cJSON *dataset_get(const struct dataset_controller *controller, const char *namespace, const char *name);
 /* For metrics, and to be stopped (controller_stop) at the end. */
 struct controller *dataset_runtime(const struct dataset_controller *controller);
+const struct kube_informer *dataset_informer(const struct dataset_controller *controller);
 
 #endif

@@ -1,61 +1,46 @@
 #include "runtime/controller.h"
 #include "common/crypto.h"
 
-#include <stdatomic.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUNS_A_TURN = 32 }; /* so that many keys do not keep the loop from its sockets */
+enum {
+    RUNS_A_TURN = 32,    /* so that many keys do not keep the loop from its sockets */
+    RESYNC_SLICES = 360, /* of a resync: at ten hours, some keys every hundred seconds */
+    ID_SIZE = 40,
+};
 
-const double controller_metrics_bounds[CONTROLLER_BUCKETS] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60};
+static const int64_t shortest_slice = 50 * MILLISECONDS;
 
 struct reconcile {
     struct controller *controller;
     struct reconcile *next, *previous;
     const char *key; /* the queue's, until the run is done */
-    uint64_t id;
+    char id[ID_SIZE];
+    struct log log;
     struct instant began;
 };
 
-/* What other threads may read at any time. */
-struct counters {
-    _Atomic uint64_t adds, retries, depth, delayed, running;
-    _Atomic uint64_t succeeded, requeued_after, failed;
-    _Atomic uint64_t buckets[CONTROLLER_BUCKETS], count, nanoseconds;
-};
-
 struct controller {
+    struct controller_options options;
     struct loop *loop;
-    char name[64];
-    const struct log *log;
-    controller_reconcile *reconcile;
-    void *arg;
     struct queue *queue;
-    unsigned concurrency;
     struct loop_timer timer;
     bool started;
     struct reconcile *runs;
     unsigned running;
+    uint32_t life; /* in the ids of runs: other processes count from 1 too */
     uint64_t next_id;
-    struct counters counters;
-};
+    struct controller_metrics metrics;
 
-static void publish(struct controller *controller)
-{
-    struct queue_metrics metrics;
-    queue_metrics(controller->queue, &metrics);
-    struct counters *counters = &controller->counters;
-    atomic_store_explicit(&counters->adds, metrics.adds, memory_order_relaxed);
-    atomic_store_explicit(&counters->retries, metrics.retries, memory_order_relaxed);
-    atomic_store_explicit(&counters->depth, metrics.depth, memory_order_relaxed);
-    atomic_store_explicit(&counters->delayed, metrics.delayed, memory_order_relaxed);
-    atomic_store_explicit(&counters->running, metrics.running, memory_order_relaxed);
-}
+    struct loop_timer resync;
+    uint32_t slices, slice;
+};
 
 static void arm(struct controller *controller)
 {
-    publish(controller);
     struct instant next;
     if (controller->started && queue_next(controller->queue, clock_now(), &next))
         loop_timer_set_at(&controller->timer, next);
@@ -72,9 +57,15 @@ static struct reconcile *begin_run(struct controller *controller, const char *ke
         .controller = controller,
         .next = controller->runs,
         .key = key,
-        .id = ++controller->next_id,
         .began = clock_now(),
     };
+    snprintf(run->id, sizeof run->id, "%08" PRIx32 "-%" PRIu64, controller->life, ++controller->next_id);
+    const struct controller_options *options = &controller->options;
+    if (options->log != NULL) {
+        run->log = log_with(options->log, "controller", options->name);
+        run->log = log_with(&run->log, options->noun, run->key);
+        run->log = log_with(&run->log, "reconcileID", run->id);
+    }
     if (controller->runs != NULL)
         controller->runs->previous = run;
     controller->runs = run;
@@ -94,29 +85,28 @@ static void run_some(void *arg)
             queue_done(controller->queue, key, QUEUE_FAILED, 0, clock_now());
             continue;
         }
-        controller->reconcile(controller->arg, run, key);
+        controller->options.reconcile(controller->options.arg, run, key);
     }
     arm(controller);
 }
 
-static void record_duration(struct counters *counters, int64_t nanoseconds)
+static void log_end(const struct reconcile *run, const char *result, int64_t took)
 {
-    double seconds = (double)nanoseconds / (double)SECONDS;
-    atomic_fetch_add_explicit(&counters->count, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&counters->nanoseconds, (uint64_t)nanoseconds, memory_order_relaxed);
-    for (int i = 0; i < CONTROLLER_BUCKETS; i++) {
-        if (seconds <= controller_metrics_bounds[i]) {
-            atomic_fetch_add_explicit(&counters->buckets[i], 1, memory_order_relaxed);
-            return;
-        }
-    }
+    if (!log_enabled(reconcile_log(run), LOG_DEBUG))
+        return;
+    char milliseconds[32];
+    snprintf(milliseconds, sizeof milliseconds, "%.3f", (double)took / (double)MILLISECONDS);
+    log_debug(&run->log, "reconciled", "result", result, "milliseconds", milliseconds, NULL);
 }
 
 static void end_run(struct reconcile *run, enum queue_outcome outcome, int64_t after)
 {
+    static const char *const results[] = {
+        [QUEUE_OK] = "success", [QUEUE_AFTER] = "requeue_after", [QUEUE_FAILED] = "error"};
     struct controller *controller = run->controller;
     struct instant now = clock_now();
-    record_duration(&controller->counters, instant_since(now, run->began));
+    histogram_add(&controller->metrics.reconcile_seconds, instant_since(now, run->began));
+    log_end(run, results[outcome], instant_since(now, run->began));
     queue_done(controller->queue, run->key, outcome, after, now);
     if (run->previous != NULL)
         run->previous->next = run->next;
@@ -131,7 +121,7 @@ static void end_run(struct reconcile *run, enum queue_outcome outcome, int64_t a
 
 void reconcile_done(struct reconcile *run)
 {
-    atomic_fetch_add_explicit(&run->controller->counters.succeeded, 1, memory_order_relaxed);
+    run->controller->metrics.succeeded++;
     end_run(run, QUEUE_OK, 0);
 }
 
@@ -141,20 +131,18 @@ void reconcile_done_after(struct reconcile *run, int64_t after)
         reconcile_done(run);
         return;
     }
-    atomic_fetch_add_explicit(&run->controller->counters.requeued_after, 1, memory_order_relaxed);
+    run->controller->metrics.requeued_after++;
     end_run(run, QUEUE_AFTER, after);
 }
 
 void reconcile_failed(struct reconcile *run, const struct error *error)
 {
     struct controller *controller = run->controller;
-    char id[32];
     char failures[32];
-    snprintf(id, sizeof id, "%llu", (unsigned long long)run->id);
     snprintf(failures, sizeof failures, "%u", queue_failures(controller->queue, run->key) + 1);
-    log_warn(controller->log, "reconcile failed and will be tried again", "controller", controller->name, "key",
-             run->key, "reconcile", id, "failures", failures, "error", error_message(error), NULL);
-    atomic_fetch_add_explicit(&controller->counters.failed, 1, memory_order_relaxed);
+    log_warn(reconcile_log(run), "reconcile failed and will be tried again", "failures", failures, "error",
+             error_message(error), NULL);
+    controller->metrics.failed++;
     end_run(run, QUEUE_FAILED, 0);
 }
 
@@ -163,15 +151,20 @@ const char *reconcile_key(const struct reconcile *run)
     return run->key;
 }
 
-uint64_t reconcile_id(const struct reconcile *run)
+const char *reconcile_id(const struct reconcile *run)
 {
     return run->id;
 }
 
+const struct log *reconcile_log(const struct reconcile *run)
+{
+    return run->controller->options.log == NULL ? NULL : &run->log;
+}
+
 static void report(const struct controller *controller, const char *key, const struct error *err)
 {
-    log_error(controller->log, "a key cannot be queued", "controller", controller->name, "key", key, "error",
-              error_message(err), NULL);
+    log_error(controller->options.log, "a key cannot be queued", "controller", controller->options.name,
+              controller->options.noun, key, "error", error_message(err), NULL);
 }
 
 void controller_enqueue(struct controller *controller, const char *key, enum queue_priority priority)
@@ -190,39 +183,76 @@ void controller_enqueue_after(struct controller *controller, const char *key, in
     arm(controller);
 }
 
-struct controller *controller_new(struct loop *loop, const char *name, const struct queue_options *options,
-                                  controller_reconcile *reconcile, void *arg, const struct log *log, struct error *err)
+/* ---- resync ----------------------------------------------------------------------------------------------------- */
+
+/* A key belongs to one slice, and each slice has its turn once in a period: nothing is kept of when which key was
+ * looked at last. */
+static void resync_one(void *arg, const char *key)
+{
+    struct controller *controller = arg;
+    uint32_t hash = UINT32_C(2166136261);
+    for (const char *c = key; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * UINT32_C(16777619);
+    if ((hash ^ hash >> 16) % controller->slices != controller->slice)
+        return;
+    controller->metrics.resynced++;
+    controller_enqueue(controller, key, QUEUE_LOW);
+}
+
+static void resync_slice(void *arg)
+{
+    struct controller *controller = arg;
+    const struct controller_options *options = &controller->options;
+    controller->slice = (controller->slice + 1) % controller->slices;
+    options->list(options->arg, resync_one, controller);
+    loop_timer_set(&controller->resync, options->resync / controller->slices);
+}
+
+static void start_resync(struct controller *controller)
+{
+    int64_t period = controller->options.resync;
+    if (period <= 0 || controller->options.list == NULL || controller->resync.armed)
+        return;
+    int64_t slices = period / shortest_slice;
+    controller->slices = slices < 1 ? 1 : slices > RESYNC_SLICES ? RESYNC_SLICES : (uint32_t)slices;
+    controller->slice = controller->life % controller->slices; /* so that replicas' turns differ */
+    loop_timer_set(&controller->resync, period / controller->slices);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+struct controller *controller_new(struct loop *loop, const struct controller_options *options, struct error *err)
 {
     cleanup_controller struct controller *controller = calloc(1, sizeof *controller);
     if (controller == NULL) {
         error_set(err, "out of memory for a controller");
         return NULL;
     }
-    struct queue_options chosen = options == NULL ? (struct queue_options){0} : *options;
-    if (chosen.seed == 0)
-        chosen.seed = random_u64();
-    if (chosen.concurrency == 0)
-        chosen.concurrency = QUEUE_CONCURRENCY;
+    controller->options = *options;
+    struct queue_options *queue = &controller->options.queue;
+    if (queue->seed == 0)
+        queue->seed = random_u64();
+    if (queue->concurrency == 0)
+        queue->concurrency = QUEUE_CONCURRENCY;
     controller->loop = loop;
-    controller->log = log;
-    controller->reconcile = reconcile;
-    controller->arg = arg;
-    controller->concurrency = chosen.concurrency;
-    snprintf(controller->name, sizeof controller->name, "%s", name);
+    controller->life = (uint32_t)random_u64();
     loop_timer_init(&controller->timer, loop, run_some, controller);
-    controller->queue = queue_new(&chosen, err);
+    loop_timer_init(&controller->resync, loop, resync_slice, controller);
+    controller->queue = queue_new(queue, err);
     return controller->queue == NULL ? NULL : move(controller);
 }
 
 void controller_start(struct controller *controller)
 {
     controller->started = true;
+    start_resync(controller);
     arm(controller);
 }
 
 void controller_stop(struct controller *controller)
 {
     controller->started = false;
+    loop_timer_cancel(&controller->resync);
     arm(controller);
 }
 
@@ -236,6 +266,7 @@ void controller_free(struct controller *controller)
     if (controller == NULL)
         return;
     loop_timer_cancel(&controller->timer);
+    loop_timer_cancel(&controller->resync);
     for (struct reconcile *run = controller->runs, *next; run != NULL; run = next) {
         next = run->next;
         free(run);
@@ -244,24 +275,52 @@ void controller_free(struct controller *controller)
     free(controller);
 }
 
+/* ---- for who watches -------------------------------------------------------------------------------------------- */
+
+static double seconds_since(struct instant now, struct instant then)
+{
+    return (double)instant_since(now, then) / (double)SECONDS;
+}
+
 void controller_metrics(const struct controller *controller, struct controller_metrics *out)
 {
-    const struct counters *from = &controller->counters;
-    *out = (struct controller_metrics){
-        .name = controller->name,
-        .adds = atomic_load_explicit(&from->adds, memory_order_relaxed),
-        .retries = atomic_load_explicit(&from->retries, memory_order_relaxed),
-        .depth = atomic_load_explicit(&from->depth, memory_order_relaxed),
-        .delayed = atomic_load_explicit(&from->delayed, memory_order_relaxed),
-        .running = atomic_load_explicit(&from->running, memory_order_relaxed),
-        .concurrency = controller->concurrency,
-        .succeeded = atomic_load_explicit(&from->succeeded, memory_order_relaxed),
-        .requeued_after = atomic_load_explicit(&from->requeued_after, memory_order_relaxed),
-        .failed = atomic_load_explicit(&from->failed, memory_order_relaxed),
-    };
-    struct controller_histogram *histogram = &out->reconcile_seconds;
-    for (int i = 0; i < CONTROLLER_BUCKETS; i++)
-        histogram->buckets[i] = atomic_load_explicit(&from->buckets[i], memory_order_relaxed);
-    histogram->count = atomic_load_explicit(&from->count, memory_order_relaxed);
-    histogram->sum = (double)atomic_load_explicit(&from->nanoseconds, memory_order_relaxed) / (double)SECONDS;
+    *out = controller->metrics;
+    out->name = controller->options.name;
+    out->concurrency = controller->options.queue.concurrency;
+    queue_metrics(controller->queue, &out->queue);
+    struct instant now = clock_now();
+    for (const struct reconcile *run = controller->runs; run != NULL; run = run->next) {
+        double seconds = seconds_since(now, run->began);
+        out->unfinished += seconds;
+        out->longest = seconds > out->longest ? seconds : out->longest;
+    }
+}
+
+static const struct reconcile *find_run(const struct controller *controller, const char *key)
+{
+    const struct reconcile *run = controller->runs;
+    while (run != NULL && strcmp(run->key, key) != 0)
+        run = run->next;
+    return run;
+}
+
+cJSON *controller_debug(const struct controller *controller, const char *key)
+{
+    cleanup_json cJSON *json = cJSON_CreateObject();
+    struct queue_entry entry;
+    struct instant now = clock_now();
+    queue_look(controller->queue, key, &entry);
+    bool good = cJSON_AddStringToObject(json, "state", entry.state) != NULL &&
+                cJSON_AddStringToObject(json, "priority", entry.priority == QUEUE_HIGH ? "high" : "low") != NULL &&
+                cJSON_AddNumberToObject(json, "failures", entry.failures) != NULL;
+    if (strcmp(entry.state, "delayed") == 0)
+        good = good && cJSON_AddNumberToObject(json, "dueInSeconds", seconds_since(entry.due, now)) != NULL;
+    else if (strcmp(entry.state, "ready") == 0)
+        good = good && cJSON_AddNumberToObject(json, "waitingForSeconds", seconds_since(now, entry.due)) != NULL;
+    const struct reconcile *run = find_run(controller, key);
+    if (run != NULL)
+        good = good && cJSON_AddBoolToObject(json, "again", entry.again) != NULL &&
+               cJSON_AddStringToObject(json, "reconcileID", run->id) != NULL &&
+               cJSON_AddNumberToObject(json, "runningForSeconds", seconds_since(now, run->began)) != NULL;
+    return good ? move(json) : NULL;
 }

@@ -1,10 +1,11 @@
 #include "runtime/queue.h"
 #include "loop/heap.h"
+#include "runtime/bucket.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_BUCKETS = 64, HIGH_IN_A_ROW = 16, KEYS_MOST = 1000000 };
+enum { FIRST_BUCKETS = 64, HIGH_IN_A_ROW = 16, KEYS_MOST = 1000000, FLOWS = 64 };
 
 /* A failed key that something happens to is looked at again before its back-off is over, but not more often than
  * this: what happens may be its own doing. */
@@ -14,11 +15,13 @@ enum where { NOWHERE, READY, DELAYED };
 
 struct entry {
     struct entry *next_in_bucket;
-    struct entry *next, *previous; /* of the ready keys of its priority */
-    struct heap_node node;         /* among the delayed; `due` is when it becomes ready */
+    struct entry *next, *previous; /* of the ready keys of its priority and flow */
+    struct heap_node node;         /* among the delayed; `due` is when it becomes ready, or since when it is */
     uint32_t hash;
+    uint8_t flow;
     enum where where;
     enum queue_priority priority;
+    enum queue_priority taken; /* the priority of its run */
     bool running;
     bool again;               /* added while it ran */
     int64_t again_at;         /* asked for while it ran; 0: not */
@@ -31,16 +34,23 @@ struct list {
     struct entry *first, *last;
 };
 
+/* The ready keys of one priority. Namespaces are dealt to flows by hash, and flows take turns. */
+struct line {
+    struct list flows[FLOWS];
+    uint64_t busy; /* bit i: flows[i] is not empty */
+    unsigned next; /* whose turn it is, or the first busy one behind it */
+    size_t count;
+};
+
 struct queue {
     struct queue_options options;
     struct entry **buckets;
     size_t bucket_count, entries;
-    struct list ready[2];
-    size_t ready_count, delayed_count, running;
+    struct line ready[QUEUE_PRIORITIES];
+    size_t delayed_count, running;
     unsigned high_in_a_row;
     struct heap delayed;
-    double tokens;
-    struct instant tokens_at;
+    struct bucket retries;
     uint64_t random;
     struct queue_metrics metrics;
 };
@@ -54,14 +64,25 @@ static uint64_t next_random(struct queue *queue)
     return z ^ z >> 31;
 }
 
-static uint32_t hash_key(const struct queue *queue, const char *key)
+static uint32_t hash_bytes(const struct queue *queue, const char *text, size_t length)
 {
     uint32_t hash = UINT32_C(2166136261) ^ (uint32_t)queue->options.seed;
-    for (; *key != '\0'; key++)
-        hash = (hash ^ (unsigned char)*key) * UINT32_C(16777619);
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)text[i]) * UINT32_C(16777619);
     hash ^= hash >> 15;
     hash *= UINT32_C(0x2c1b3c6d);
     return hash ^ hash >> 12;
+}
+
+static uint32_t hash_key(const struct queue *queue, const char *key)
+{
+    return hash_bytes(queue, key, strlen(key));
+}
+
+static uint8_t flow_of(const struct queue *queue, const char *key)
+{
+    const char *slash = strchr(key, '/');
+    return (uint8_t)(slash == NULL ? 0 : hash_bytes(queue, key, (size_t)(slash - key)) % FLOWS);
 }
 
 /* ---- entries ---------------------------------------------------------------------------------------------------- */
@@ -113,6 +134,7 @@ static struct entry *find_or_add(struct queue *queue, const char *key, struct er
     }
     memcpy(entry->key, key, size);
     entry->hash = hash_key(queue, key);
+    entry->flow = flow_of(queue, key);
     entry->priority = QUEUE_LOW;
     entry->next_in_bucket = queue->buckets[entry->hash & (queue->bucket_count - 1)];
     queue->buckets[entry->hash & (queue->bucket_count - 1)] = entry;
@@ -135,7 +157,8 @@ static void drop(struct queue *queue, struct entry *entry)
 static void withdraw(struct queue *queue, struct entry *entry)
 {
     if (entry->where == READY) {
-        struct list *list = &queue->ready[entry->priority];
+        struct line *line = &queue->ready[entry->priority];
+        struct list *list = &line->flows[entry->flow];
         if (entry->previous != NULL)
             entry->previous->next = entry->next;
         else
@@ -144,7 +167,9 @@ static void withdraw(struct queue *queue, struct entry *entry)
             entry->next->previous = entry->previous;
         else
             list->last = entry->previous;
-        queue->ready_count--;
+        if (list->first == NULL)
+            line->busy &= ~(UINT64_C(1) << entry->flow);
+        line->count--;
     } else if (entry->where == DELAYED) {
         heap_remove(&queue->delayed, &entry->node);
         queue->delayed_count--;
@@ -152,10 +177,10 @@ static void withdraw(struct queue *queue, struct entry *entry)
     entry->where = NOWHERE;
 }
 
-static void make_ready(struct queue *queue, struct entry *entry)
+static void append(struct queue *queue, struct entry *entry)
 {
-    withdraw(queue, entry);
-    struct list *list = &queue->ready[entry->priority];
+    struct line *line = &queue->ready[entry->priority];
+    struct list *list = &line->flows[entry->flow];
     entry->next = NULL;
     entry->previous = list->last;
     if (list->last != NULL)
@@ -163,9 +188,26 @@ static void make_ready(struct queue *queue, struct entry *entry)
     else
         list->first = entry;
     list->last = entry;
+    line->busy |= UINT64_C(1) << entry->flow;
+    line->count++;
     entry->where = READY;
-    queue->ready_count++;
+}
+
+static void make_ready(struct queue *queue, struct entry *entry, int64_t since)
+{
+    withdraw(queue, entry);
+    entry->node.due = since;
+    append(queue, entry);
     queue->metrics.adds++;
+}
+
+/* The first key of the flow whose turn it is. */
+static struct entry *first_of(struct line *line)
+{
+    uint64_t behind = line->busy & (UINT64_MAX << line->next);
+    unsigned flow = (unsigned)__builtin_ctzll(behind != 0 ? behind : line->busy);
+    line->next = (flow + 1) % FLOWS;
+    return line->flows[flow].first;
 }
 
 static void delay_until(struct queue *queue, struct entry *entry, int64_t due)
@@ -180,7 +222,7 @@ static void delay_until(struct queue *queue, struct entry *entry, int64_t due)
 static void place(struct queue *queue, struct entry *entry, int64_t due, struct instant now)
 {
     if (due <= now.nanoseconds)
-        make_ready(queue, entry);
+        make_ready(queue, entry, now.nanoseconds);
     else
         delay_until(queue, entry, due);
 }
@@ -201,8 +243,7 @@ int queue_add(struct queue *queue, const char *key, enum queue_priority priority
         if (raised) {
             withdraw(queue, entry);
             entry->priority = priority;
-            make_ready(queue, entry);
-            queue->metrics.adds--;
+            append(queue, entry);
         }
         return 0;
     }
@@ -242,49 +283,32 @@ int queue_add_after(struct queue *queue, const char *key, int64_t delay, struct 
 static void promote_due(struct queue *queue, struct instant now)
 {
     while (queue->delayed.root != NULL && queue->delayed.root->due <= now.nanoseconds)
-        make_ready(queue, heap_owner(queue->delayed.root, struct entry, node));
+        make_ready(queue, heap_owner(queue->delayed.root, struct entry, node), queue->delayed.root->due);
 }
 
 const char *queue_take(struct queue *queue, struct instant now)
 {
     promote_due(queue, now);
-    if (queue->ready_count == 0 || queue->running >= queue->options.concurrency)
+    struct line *high = &queue->ready[QUEUE_HIGH];
+    struct line *low = &queue->ready[QUEUE_LOW];
+    if (high->count + low->count == 0 || queue->running >= queue->options.concurrency)
         return NULL;
     /* The low ones get a turn too, however many new ones come. */
-    bool low = queue->ready[QUEUE_HIGH].first == NULL ||
-               (queue->ready[QUEUE_LOW].first != NULL && queue->high_in_a_row >= HIGH_IN_A_ROW);
-    struct entry *entry = queue->ready[low ? QUEUE_LOW : QUEUE_HIGH].first;
-    queue->high_in_a_row = low ? 0 : queue->high_in_a_row + 1;
+    bool is_low = high->count == 0 || (low->count > 0 && queue->high_in_a_row >= HIGH_IN_A_ROW);
+    struct entry *entry = first_of(is_low ? low : high);
+    queue->high_in_a_row = is_low ? 0 : queue->high_in_a_row + 1;
     withdraw(queue, entry);
+    histogram_add(&queue->metrics.waited, now.nanoseconds - entry->node.due);
     entry->running = true;
     entry->again = false;
     entry->again_at = 0;
+    entry->taken = entry->priority;
     entry->priority = QUEUE_LOW;
     queue->running++;
     return entry->key;
 }
 
 /* ---- after a run ------------------------------------------------------------------------------------------------ */
-
-/* The wait for one more token of the bucket that all failed keys share. */
-static int64_t reserve_token(struct queue *queue, struct instant now)
-{
-    const struct queue_options *options = &queue->options;
-    double passed = (double)instant_since(now, queue->tokens_at) / (double)SECONDS;
-    queue->tokens += passed > 0 ? passed * options->retries_per_second : 0;
-    queue->tokens_at = now;
-    if (queue->tokens > options->retries_burst)
-        queue->tokens = options->retries_burst;
-    queue->tokens -= 1;
-    if (queue->tokens >= 0)
-        return 0;
-    double wait = -queue->tokens / options->retries_per_second * (double)SECONDS;
-    if (wait > (double)options->backoff_most) {
-        queue->tokens += 1; /* the longest wait stands for all that would be longer */
-        return options->backoff_most;
-    }
-    return (int64_t)wait;
-}
 
 /* base·2^(failures-1), at most backoff_most, drawn between its half and its whole. */
 static int64_t backoff_of(struct queue *queue, unsigned failures)
@@ -299,18 +323,24 @@ static int64_t backoff_of(struct queue *queue, unsigned failures)
     return half + (int64_t)(next_random(queue) % (uint64_t)(delay - half + 1));
 }
 
+static void keep_priority(struct entry *entry)
+{
+    if (entry->taken < entry->priority)
+        entry->priority = entry->taken;
+}
+
 static void place_failed(struct queue *queue, struct entry *entry, struct instant now)
 {
     entry->failures++;
     queue->metrics.retries++;
     int64_t delay = backoff_of(queue, entry->failures);
-    int64_t wait = reserve_token(queue, now);
+    int64_t wait = bucket_reserve(&queue->retries, now, queue->options.backoff_most);
     if (wait > delay)
         delay = wait;
     int64_t shortest = delay < shortest_retry ? delay : shortest_retry;
     entry->no_sooner.nanoseconds = now.nanoseconds + shortest;
     bool urgent = entry->again && entry->priority == QUEUE_HIGH;
-    entry->priority = QUEUE_HIGH;
+    keep_priority(entry);
     delay_until(queue, entry, now.nanoseconds + (urgent ? shortest : delay));
 }
 
@@ -330,9 +360,9 @@ void queue_done(struct queue *queue, const char *key, enum queue_outcome outcome
     if (outcome == QUEUE_AFTER && (due == 0 || now.nanoseconds + after < due))
         due = now.nanoseconds + after;
     if (entry->again) {
-        make_ready(queue, entry);
+        make_ready(queue, entry, now.nanoseconds);
     } else if (due != 0) {
-        entry->priority = QUEUE_HIGH;
+        keep_priority(entry);
         place(queue, entry, due, now);
     } else {
         drop(queue, entry);
@@ -343,7 +373,7 @@ bool queue_next(const struct queue *queue, struct instant now, struct instant *w
 {
     if (queue->running >= queue->options.concurrency)
         return false;
-    if (queue->ready_count > 0) {
+    if (queue->ready[QUEUE_HIGH].count + queue->ready[QUEUE_LOW].count > 0) {
         *when = now;
         return true;
     }
@@ -359,12 +389,30 @@ unsigned queue_failures(const struct queue *queue, const char *key)
     return entry == NULL ? 0 : entry->failures;
 }
 
+void queue_look(const struct queue *queue, const char *key, struct queue_entry *out)
+{
+    static const char *const states[] = {[NOWHERE] = "absent", [READY] = "ready", [DELAYED] = "delayed"};
+    const struct entry *entry = find(queue, key);
+    *out = (struct queue_entry){.state = states[NOWHERE], .priority = QUEUE_LOW};
+    if (entry == NULL)
+        return;
+    *out = (struct queue_entry){
+        .state = entry->running ? "running" : states[entry->where],
+        .priority = entry->running ? entry->taken : entry->priority,
+        .again = entry->running && entry->again,
+        .failures = entry->failures,
+        .due = {entry->node.due},
+    };
+}
+
 void queue_metrics(const struct queue *queue, struct queue_metrics *out)
 {
     *out = queue->metrics;
-    out->depth = queue->ready_count;
+    for (int i = 0; i < QUEUE_PRIORITIES; i++)
+        out->depth[i] = queue->ready[i].count;
     out->delayed = queue->delayed_count;
     out->running = queue->running;
+    out->keys = queue->entries;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
@@ -400,7 +448,8 @@ struct queue *queue_new(const struct queue_options *options, struct error *err)
     fill_in_defaults(&queue->options);
     queue->buckets = buckets;
     queue->bucket_count = FIRST_BUCKETS;
-    queue->tokens = queue->options.retries_burst;
+    /* From the beginning of time: full whenever it is first used. */
+    queue->retries = bucket_make(queue->options.retries_per_second, queue->options.retries_burst, (struct instant){0});
     queue->random = queue->options.seed;
     return queue;
 }

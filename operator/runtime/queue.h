@@ -2,7 +2,8 @@
  *
  * One entry a key however often it is added; a key is never handed out while an earlier run of it goes on, but being
  * added meanwhile makes it come again. Failures back off per key (base·2^n with jitter) and pass a global token
- * bucket, so that a broken cluster is not hammered; what is new comes before what is only looked at again.
+ * bucket, so that a broken cluster is not hammered; what is new comes before what is only looked at again, and
+ * namespaces take turns, so that nobody waits behind ten thousand jobs of somebody else.
  * A pure data structure: time is passed in, randomness is seeded.
  */
 #ifndef THOLE_OPERATOR_QUEUE_H
@@ -11,6 +12,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
+#include "runtime/histogram.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +20,10 @@
 
 enum { QUEUE_CONCURRENCY = 16 };
 
+/* HIGH: something happened to it. LOW: it is only looked at again. A key that comes back after a while or a failure
+ * keeps what it had. */
 enum queue_priority { QUEUE_HIGH, QUEUE_LOW };
+enum { QUEUE_PRIORITIES = QUEUE_LOW + 1 };
 
 struct queue_options {
     int64_t backoff_base;                     /* nanoseconds; 0: 5 ms */
@@ -31,9 +36,11 @@ struct queue_options {
 
 struct queue_metrics {
     uint64_t adds, retries;
-    size_t depth;   /* ready and waiting for a turn */
-    size_t delayed; /* waiting for time to pass */
+    size_t depth[QUEUE_PRIORITIES]; /* ready and waiting for a turn */
+    size_t delayed;                 /* waiting for time to pass */
     size_t running;
+    size_t keys;             /* all of them, each once */
+    struct histogram waited; /* from being due until the turn */
 };
 
 struct queue; /* opaque */
@@ -64,6 +71,17 @@ void queue_done(struct queue *queue, const char *key, enum queue_outcome outcome
 bool queue_next(const struct queue *queue, struct instant now, struct instant *when);
 
 unsigned queue_failures(const struct queue *queue, const char *key); /* in a row */
+
+/* One key, for whoever wonders what it waits for. */
+struct queue_entry {
+    const char *state; /* "absent", "ready", "delayed", "running" */
+    enum queue_priority priority;
+    bool again;         /* added while it ran */
+    unsigned failures;  /* in a row */
+    struct instant due; /* of a delayed one; of a ready one, since when */
+};
+void queue_look(const struct queue *queue, const char *key, struct queue_entry *out);
+
 void queue_metrics(const struct queue *queue, struct queue_metrics *out);
 
 #endif

@@ -79,6 +79,21 @@ static const struct story {
     {"a wish does not cut a back-off short",
      1,
      {{"high a", "a"}, {"fail a", ""}, {"after a 1", ""}, {"wait 4", ""}, {"wait 6", "a"}}},
+    {"a resync that goes on is still behind new work",
+     1,
+     {{"low a", "a"},
+      {"high x", ""},
+      {"again a 5", "x"},
+      {"wait 5", ""},
+      {"high b", ""},
+      {"ok x", "b"},
+      {"ok b", "a"}}},
+    {"new work that goes on is still before resyncs",
+     1,
+     {{"high a", "a"}, {"low x", ""}, {"again a 5", "x"}, {"wait 5", ""}, {"low b", ""}, {"ok x", "a"}, {"ok a", "b"}}},
+    {"so it is after a failure",
+     1,
+     {{"low a", "a"}, {"low x", ""}, {"fail a", "x"}, {"wait 99", ""}, {"high b", ""}, {"ok x", "b"}, {"ok b", "a"}}},
     {"done twice is done once", 1, {{"high a", "a"}, {"ok a", ""}, {"ok a", ""}, {"fail a", ""}, {"wait 99999", ""}}},
 };
 
@@ -254,8 +269,111 @@ static void all_failures_together_pass_the_bucket(void **state)
     assert_int_equal(metrics.retries, KEYS);
     assert_int_equal(metrics.running, first + second);
     assert_int_equal(metrics.delayed, KEYS - first - second);
-    assert_int_equal(metrics.depth, 0);
+    assert_int_equal(metrics.depth[QUEUE_HIGH] + metrics.depth[QUEUE_LOW], 0);
+    assert_int_equal(metrics.keys, KEYS);
+    assert_int_equal(metrics.waited.count, KEYS + first + second);
     assert_int_equal(metrics.adds, KEYS + first + second);
+}
+
+/* What is in front of `wanted` when it is its turn. */
+static int turns_before(struct queue *queue, const char *wanted, struct instant now)
+{
+    for (int turns = 0;; turns++) {
+        const char *key = queue_take(queue, now);
+        assert_non_null(key);
+        bool found = strcmp(key, wanted) == 0;
+        queue_done(queue, key, QUEUE_OK, 0, now);
+        if (found)
+            return turns;
+    }
+}
+
+static void a_new_job_is_not_behind_ten_thousand_resyncs(void **state)
+{
+    (void)state;
+    enum { KEYS = 10000 };
+    cleanup_queue struct queue *queue = queue_new(NULL, NULL);
+    struct instant now = {SECONDS};
+    char key[32];
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof key, "n%d/job-%d", i % 100, i);
+        assert_int_equal(queue_add(queue, key, QUEUE_LOW, now, NULL), 0);
+    }
+    assert_int_equal(queue_add(queue, "n0/mine", QUEUE_HIGH, now, NULL), 0);
+    assert_int_equal(turns_before(queue, "n0/mine", now), 0);
+}
+
+static void namespaces_take_turns(void **state)
+{
+    (void)state;
+    enum { KEYS = 10000 };
+    for (uint64_t seed = 1; seed < 10; seed++) {
+        const struct queue_options options = {.seed = seed};
+        cleanup_queue struct queue *queue = queue_new(&options, NULL);
+        struct instant now = {SECONDS};
+        char key[32];
+        for (int i = 0; i < KEYS; i++) {
+            snprintf(key, sizeof key, "crowd/job-%d", i);
+            assert_int_equal(queue_add(queue, key, QUEUE_HIGH, now, NULL), 0);
+        }
+        /* Two others: one of them may share the crowd's flow, by chance, but hardly both. */
+        assert_int_equal(queue_add(queue, "alice/job", QUEUE_HIGH, now, NULL), 0);
+        assert_int_equal(queue_add(queue, "bob/job", QUEUE_HIGH, now, NULL), 0);
+        int first = 0;
+        for (int i = 0; i < 4; i++) {
+            const char *taken = queue_take(queue, now);
+            first += strncmp(taken, "crowd/", 6) != 0;
+            queue_done(queue, taken, QUEUE_OK, 0, now);
+        }
+        assert_in_range(first, 1, 2);
+    }
+}
+
+static void waiting_is_measured_from_when_a_key_was_due(void **state)
+{
+    (void)state;
+    const struct queue_options options = {.concurrency = 1};
+    cleanup_queue struct queue *queue = queue_new(&options, NULL);
+    struct instant now = {SECONDS};
+    queue_add_after(queue, "a", 10 * SECONDS, now, NULL);
+    queue_add(queue, "b", QUEUE_LOW, now, NULL);
+    now.nanoseconds += 4 * SECONDS;
+    queue_add(queue, "b", QUEUE_HIGH, now, NULL); /* raised, it has waited all the same */
+    assert_string_equal(queue_take(queue, now), "b");
+    now.nanoseconds += 7 * SECONDS;
+    queue_done(queue, "b", QUEUE_OK, 0, now);
+    assert_string_equal(queue_take(queue, now), "a");
+    struct queue_metrics metrics;
+    queue_metrics(queue, &metrics);
+    assert_int_equal(metrics.waited.count, 2);
+    assert_int_equal((int)(metrics.waited.sum * 1000 + 0.5), 4000 + 1000);
+}
+
+static void one_key_can_be_looked_at(void **state)
+{
+    (void)state;
+    const struct queue_options options = {.concurrency = 1, .backoff_base = 8 * SECONDS};
+    cleanup_queue struct queue *queue = queue_new(&options, NULL);
+    struct instant now = {SECONDS};
+    struct queue_entry entry;
+    queue_look(queue, "a", &entry);
+    assert_string_equal(entry.state, "absent");
+    queue_add(queue, "a", QUEUE_LOW, now, NULL);
+    queue_look(queue, "a", &entry);
+    assert_string_equal(entry.state, "ready");
+    assert_int_equal(entry.priority, QUEUE_LOW);
+    assert_int_equal(entry.due.nanoseconds, now.nanoseconds);
+    assert_string_equal(queue_take(queue, now), "a");
+    queue_add(queue, "a", QUEUE_LOW, now, NULL);
+    queue_look(queue, "a", &entry);
+    assert_string_equal(entry.state, "running");
+    assert_true(entry.again);
+    queue_done(queue, "a", QUEUE_FAILED, 0, now);
+    queue_look(queue, "a", &entry);
+    assert_string_equal(entry.state, "delayed");
+    assert_false(entry.again);
+    assert_int_equal(entry.failures, 1);
+    assert_in_range(instant_since(entry.due, now), 4 * SECONDS, 8 * SECONDS);
 }
 
 static void resyncs_are_not_starved(void **state)
@@ -313,6 +431,10 @@ int main(void)
         cmocka_unit_test(a_failing_key_with_events_runs_once_a_second),
         cmocka_unit_test(what_cuts_a_long_backoff_short),
         cmocka_unit_test(all_failures_together_pass_the_bucket),
+        cmocka_unit_test(a_new_job_is_not_behind_ten_thousand_resyncs),
+        cmocka_unit_test(namespaces_take_turns),
+        cmocka_unit_test(waiting_is_measured_from_when_a_key_was_due),
+        cmocka_unit_test(one_key_can_be_looked_at),
         cmocka_unit_test(resyncs_are_not_starved),
         cmocka_unit_test(many_keys_and_no_more_than_the_most),
     };

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { INFORMERS = 5 };
+
 /* ---- what is kept of objects ---- */
 
 static void keep_members(cJSON *object, const char *const *names)
@@ -46,11 +48,17 @@ static void project_child(cJSON *object)
 
 /* ---- what wakes a job up ---- */
 
+/* What the first lists bring is mostly as it should be: what happens afterwards comes before it. */
+static enum queue_priority priority_of_events(const struct trainjob_controller *controller)
+{
+    return controller->begun ? QUEUE_HIGH : QUEUE_LOW;
+}
+
 static void wake(struct trainjob_controller *controller, const char *namespace, const char *name)
 {
     struct kube_key key;
     if (kube_key_make(&key, namespace, name) == 0)
-        controller_enqueue(controller->runtime, key.text, QUEUE_HIGH);
+        controller_enqueue(controller->runtime, key.text, priority_of_events(controller));
 }
 
 static void on_job(void *arg, enum kube_change change, const char *key, const cJSON *object)
@@ -59,7 +67,7 @@ static void on_job(void *arg, enum kube_change change, const char *key, const cJ
     (void)object;
     if (change == KUBE_VANISHED)
         memory_drop(controller->memory, key);
-    controller_enqueue(controller->runtime, key, QUEUE_HIGH);
+    controller_enqueue(controller->runtime, key, priority_of_events(controller));
 }
 
 static void on_child(void *arg, enum kube_change change, const char *key, const cJSON *object)
@@ -82,7 +90,7 @@ static void wake_in_namespace(void *arg, const char *key)
     const struct namespace_visit *visit = arg;
     size_t length = strlen(visit->namespace);
     if (strncmp(key, visit->namespace, length) == 0 && key[length] == '/')
-        controller_enqueue(visit->controller->runtime, key, QUEUE_HIGH);
+        controller_enqueue(visit->controller->runtime, key, QUEUE_LOW);
 }
 
 /* Which jobs name it is only in the jobs: a look costs nothing where there is nothing to do. */
@@ -258,10 +266,13 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
         return;
     struct trainjob_reports *reports = &memory->reports;
     bool wake_now = true;
+    enum queue_priority priority = QUEUE_HIGH;
     switch (message->type) {
     case REPORT_PROGRESS:
-        wake_now = is_news(reports, &message->progress) ||
-                   instant_since(loop_now(controller->options.loop), memory->written) >= STATUS_INTERVAL;
+        if (!is_news(reports, &message->progress)) { /* numbers go behind what happens to other jobs */
+            priority = QUEUE_LOW;
+            wake_now = instant_since(loop_now(controller->options.loop), memory->written) >= STATUS_INTERVAL;
+        }
         reports->progress = message->progress;
         reports->has_progress = true;
         break;
@@ -279,7 +290,7 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
         return;
     }
     if (wake_now)
-        controller_enqueue(controller->runtime, memory->key, QUEUE_HIGH);
+        controller_enqueue(controller->runtime, memory->key, priority);
 }
 
 /* ---- what the history says ---- */
@@ -308,11 +319,23 @@ void trainjob_history_failed(struct trainjob_controller *controller, const char 
 
 /* ---- beginning and end ---- */
 
+size_t trainjob_informers(const struct trainjob_controller *controller, const struct kube_informer **out, size_t most)
+{
+    const struct kube_informer *all[] = {controller->jobs, controller->deployments, controller->pods,
+                                         controller->services, controller->policies};
+    size_t count = 0;
+    while (count < sizeof all / sizeof all[0] && count < most) {
+        out[count] = all[count];
+        count++;
+    }
+    return count;
+}
+
 const char *trainjob_waiting_for(const struct trainjob_controller *controller)
 {
-    const struct kube_informer *informers[] = {controller->jobs, controller->deployments, controller->pods,
-                                               controller->services, controller->policies};
-    for (size_t i = 0; i < sizeof informers / sizeof informers[0]; i++)
+    const struct kube_informer *informers[INFORMERS];
+    size_t count = trainjob_informers(controller, informers, INFORMERS);
+    for (size_t i = 0; i < count; i++)
         if (!kube_informer_synced(informers[i]))
             return kube_informer_resource(informers[i])->plural;
     return dataset_synced(controller->options.datasets) ? NULL : "datasets";
@@ -343,6 +366,12 @@ static int start_informer(struct trainjob_controller *controller, struct kube_in
                                &options, is_job ? on_job : on_child, NULL, controller, err);
 }
 
+static void list_keys(void *arg, controller_visit *visit, void *visit_arg)
+{
+    const struct trainjob_controller *controller = arg;
+    kube_cache_keys(kube_informer_cache(controller->jobs), visit, visit_arg);
+}
+
 int trainjob_start(struct trainjob_controller **out, const struct trainjob_options *options, struct error *err)
 {
     static const char ours[] = "app.kubernetes.io/managed-by=thole-operator";
@@ -354,8 +383,16 @@ int trainjob_start(struct trainjob_controller **out, const struct trainjob_optio
     controller->memory = memory_new(options->hooks.history_put != NULL, err);
     if (controller->memory == NULL)
         return -1;
-    controller->runtime =
-        controller_new(options->loop, "trainjob", NULL, reconcile_trainjob, controller, options->log, err);
+    const struct controller_options runtime = {
+        .name = "trainjob",
+        .noun = "job",
+        .reconcile = reconcile_trainjob,
+        .arg = controller,
+        .log = options->log,
+        .list = list_keys,
+        .resync = options->resync,
+    };
+    controller->runtime = controller_new(options->loop, &runtime, err);
     if (controller->runtime == NULL)
         return -1;
     if (start_informer(controller, &controller->jobs, &trainjob_resource, NULL, NULL, err) < 0 ||

@@ -63,6 +63,7 @@ struct trainjob_options {
     const struct host_paths *allowed_host_paths;
     const void *key; /* the operator's */
     size_t key_length;
+    int64_t resync; /* nanoseconds between looks at a job that nothing happens to; 0: none */
 };
 
 struct trainjob_controller; /* opaque */
@@ -103,6 +104,8 @@ enum { TRAINJOB_PHASES = TRAINJOB_FAILED + 1 };
 const char *trainjob_phase_name(enum trainjob_phase phase);
 void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES]);
 struct controller *trainjob_runtime(const struct trainjob_controller *controller);
+/* All informers into `out`, up to `most`; returns how many. */
+size_t trainjob_informers(const struct trainjob_controller *controller, const struct kube_informer **out, size_t most);
 
 /* HMAC-SHA-256(operator key, job UID): what a coordinator must know to report for that job. */
 void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE]);
