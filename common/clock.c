@@ -25,6 +25,15 @@ void time_format_rfc3339(int64_t seconds, char *out)
         memcpy(out, "1970-01-01T00:00:00Z", RFC3339_SIZE);
 }
 
+void clock_wall_micro_time(char *out)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    char seconds[RFC3339_SIZE];
+    time_format_rfc3339(now.tv_sec, seconds);
+    snprintf(out, MICRO_TIME_SIZE, "%.19s.%06uZ", seconds, (unsigned)(now.tv_nsec / 1000) % 1000000);
+}
+
 int time_parse_rfc3339(const char *text, int64_t *seconds)
 {
     struct tm parts = {0};

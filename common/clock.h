@@ -30,6 +30,10 @@ int64_t clock_wall_seconds(void);
 /* "2026-01-31T12:00:00Z"; `out` holds RFC3339_SIZE bytes. */
 void time_format_rfc3339(int64_t seconds, char *out);
 
+#define MICRO_TIME_SIZE 28
+/* The wall-clock time now as Kubernetes' MicroTime, "2026-01-31T12:00:00.000000Z"; `out` holds MICRO_TIME_SIZE bytes. */
+void clock_wall_micro_time(char *out);
+
 /* With or without fractions of a second, "Z" or an offset. -1 where the text is no such time. */
 int time_parse_rfc3339(const char *text, int64_t *seconds);
 

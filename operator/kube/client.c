@@ -27,8 +27,9 @@ static const struct {
 /* A pool of connections. One whose request timed out is retired: it takes no new requests, and goes when those under
  * way have ended. */
 struct line {
+    struct kube_client *client;
     struct pool *pool;
-    unsigned calls;
+    unsigned calls, writes;
     struct line *next_retired;
 };
 
@@ -49,6 +50,8 @@ struct kube_client {
     unsigned receiving; /* callbacks of libcurl that are running */
     bool aborted;       /* some call is */
     bool closing;
+    kube_gate *gate;
+    void *gate_arg;
     uint64_t credentials; /* counts their versions */
     struct instant credentials_read;
     _Atomic uint64_t requests[KUBE_DELETE + 1][KUBE_CODES];
@@ -87,6 +90,23 @@ void kube_client_metrics(const struct kube_client *client, struct kube_client_me
 
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
+static bool is_gated(const struct kube_call *call)
+{
+    return call->method != KUBE_GET && call->lane != KUBE_LANE_LEASE;
+}
+
+static bool gate_is_open(const struct kube_client *client)
+{
+    return client->gate == NULL || client->gate(client->gate_arg);
+}
+
+/* Bytes of a write may still be libcurl's when the lead is lost. */
+static bool may_run(void *arg)
+{
+    const struct line *line = arg;
+    return line->writes == 0 || gate_is_open(line->client);
+}
+
 static struct line *current_line(struct kube_client *client, enum kube_lane lane, struct error *err)
 {
     if (client->lanes[lane].line != NULL)
@@ -101,6 +121,8 @@ static struct line *current_line(struct kube_client *client, enum kube_lane lane
         free(line);
         return NULL;
     }
+    line->client = client;
+    pool_set_guard(line->pool, may_run, line);
     client->lanes[lane].line = line;
     return line;
 }
@@ -212,6 +234,7 @@ static void release_slot(struct kube_call *call)
 {
     call->client->lanes[call->lane].active--;
     call->line->calls--;
+    call->line->writes -= is_gated(call);
     call->line = NULL;
     loop_timer_set(&call->client->pump, 0);
 }
@@ -317,6 +340,8 @@ size_t kube_client_receive(char *data, size_t size, size_t count, void *arg)
 static int send_call(struct kube_call *call, struct error *err)
 {
     struct kube_client *client = call->client;
+    if (is_gated(call) && !gate_is_open(client))
+        return error_set(err, "%s: not sent, because this operator does not lead", call->what);
     struct line *line = current_line(client, call->lane, err);
     if (line == NULL || call_prepare(call, client->config, err) < 0)
         return -1;
@@ -327,6 +352,7 @@ static int send_call(struct kube_call *call, struct error *err)
     call->credentials = client->credentials;
     call->line = line;
     line->calls++;
+    line->writes += is_gated(call);
     client->lanes[call->lane].active++;
     return 0;
 }
@@ -462,6 +488,20 @@ void kube_client_free(struct kube_client *client)
     kube_config_free(client->config);
     free(client);
     curl_global_cleanup();
+}
+
+void kube_client_set_gate(struct kube_client *client, kube_gate *gate, void *arg)
+{
+    client->gate = gate;
+    client->gate_arg = arg;
+}
+
+unsigned kube_client_writes(const struct kube_client *client)
+{
+    unsigned writes = 0;
+    for (const struct kube_call *call = client->calls; call != NULL; call = call->next)
+        writes += is_gated(call);
+    return writes;
 }
 
 const struct kube_config *kube_client_config(const struct kube_client *client)

@@ -29,6 +29,15 @@ CLEANUP_DEFINE(cleanup_kube_client_pointer, struct kube_client, kube_client_free
 
 const struct kube_config *kube_client_config(const struct kube_client *client);
 
+/* Who leads may write. Asked right before a write (all but the Lease's own) is handed to libcurl, for its second
+ * attempt too, and, while writes are under way, each time before libcurl runs: where the answer is false, the one is
+ * refused with an error, and of the others nothing more is sent. NULL, as in the beginning: may always be written. */
+typedef bool kube_gate(void *arg);
+void kube_client_set_gate(struct kube_client *client, kube_gate *gate, void *arg);
+
+/* Writes that were accepted and not yet answered, without the Lease's. */
+unsigned kube_client_writes(const struct kube_client *client);
+
 enum kube_method { KUBE_GET, KUBE_POST, KUBE_PUT, KUBE_PATCH, KUBE_DELETE };
 
 /* Which connection. KUBE_LANE_WATCH is for streams, KUBE_LANE_LEASE for leader election alone. */

@@ -70,15 +70,6 @@ static void sent(struct kube_events *events, int result, const struct error *err
     events->lifeline->holders++;
 }
 
-static void format_micro_time(char *out, size_t size)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    char seconds[RFC3339_SIZE];
-    time_format_rfc3339(now.tv_sec, seconds);
-    snprintf(out, size, "%.19s.%06ldZ", seconds, now.tv_nsec / 1000);
-}
-
 /* FNV-1a over the parts, each with its end, so that ("ab", "c") is not ("a", "bc"). */
 static uint64_t hash_parts(const char *const *parts, size_t count)
 {
@@ -180,8 +171,8 @@ static void cut_note(char *out, const char *note)
 static cJSON *build(const struct kube_events *events, const struct said *said, const cJSON *regarding,
                     enum kube_event_type type, const char *reason, const char *action, const char *note)
 {
-    char now[40];
-    format_micro_time(now, sizeof now);
+    char now[MICRO_TIME_SIZE];
+    clock_wall_micro_time(now);
     cJSON *event = cJSON_CreateObject();
     cJSON *metadata = cJSON_AddObjectToObject(event, "metadata");
     cJSON_AddStringToObject(metadata, "name", said->name);

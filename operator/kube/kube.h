@@ -6,6 +6,7 @@
  *   cache     what a watch has shown, packed, with indexes and our own fresh writes laid over it
  *   informer  a watch feeding a cache: what reconcilers read and are woken by
  *   apply     the writes: create, patch, apply, delete, with their preconditions
+ *   lease     leader election, decided by election
  *   events    events.k8s.io/v1 for people who run `kubectl describe`
  *
  * May call common and loop. Knows nothing of TrainJobs, and nothing of queues.
@@ -19,6 +20,7 @@
 #include "kube/config.h"
 #include "kube/events.h"
 #include "kube/informer.h"
+#include "kube/lease.h"
 #include "kube/resource.h"
 #include "kube/watch.h"
 

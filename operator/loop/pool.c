@@ -7,6 +7,8 @@ struct pool {
     struct loop *loop;
     CURLM *multi;
     struct loop_timer timer;
+    pool_guard *guard; /* NULL: runs always */
+    void *guard_arg;
 };
 
 /* One of libcurl's sockets; libcurl keeps the pointer (curl_multi_assign). */
@@ -32,6 +34,8 @@ static void finish_transfers(struct pool *pool)
 
 static void act(struct pool *pool, curl_socket_t socket, int events)
 {
+    if (pool->guard != NULL && !pool->guard(pool->guard_arg))
+        return;
     int running = 0;
     curl_multi_socket_action(pool->multi, socket, events, &running);
     finish_transfers(pool);
@@ -123,6 +127,12 @@ void pool_free(struct pool *pool)
     curl_multi_cleanup(pool->multi);
     loop_timer_cancel(&pool->timer);
     free(pool);
+}
+
+void pool_set_guard(struct pool *pool, pool_guard *guard, void *arg)
+{
+    pool->guard = guard;
+    pool->guard_arg = arg;
 }
 
 int pool_start(struct pool *pool, CURL *easy, struct transfer *transfer, struct error *err)

@@ -14,6 +14,10 @@ struct pool; /* opaque */
 struct pool *pool_new(struct loop *loop, long most_connections, struct error *err);
 void pool_free(struct pool *pool); /* all transfers must have ended or been removed. NULL is fine */
 
+/* Asked each time before libcurl is run for this pool: false, and what it holds ready to be sent stays unsent. */
+typedef bool pool_guard(void *arg);
+void pool_set_guard(struct pool *pool, pool_guard *guard, void *arg);
+
 /* Starts `easy` (borrowed; CURLOPT_PRIVATE is taken). `done` is called once, with the transfer already removed from
  * the pool, so that it may be cleaned up or started again. */
 typedef void pool_done(void *arg, CURL *easy, CURLcode result);
