@@ -12,7 +12,7 @@ THOLE_GO_MINIMUM=1.26
 # What the checks and the tools of hack/ call; the compilers and libraries come in packages_build.
 packages_check=(shellcheck)
 packages_build=(build-essential pkg-config cmake ninja-build ca-certificates
-    libcurl4-openssl-dev libcjson-dev libyaml-dev libwebsockets-dev libopenblas-dev libmongoc-dev libcmocka-dev
+    libcurl4-openssl-dev libcjson-dev libyaml-dev libwebsockets-dev libopenblas-dev libmongoc-dev libcmocka-dev libnghttp2-dev
     libssl-dev zlib1g-dev)
 packages_cluster=(containerd runc containernetworking-plugins iptables iproute2 conntrack procps openssl curl jq
     util-linux python3-venv ca-certificates)

@@ -222,10 +222,10 @@ static void start(struct trace *trace, struct loop *loop, struct kube_client *cl
     assert_int_equal(trace->count, 0);
 }
 
-static void play(const struct story *story)
+static void play(const struct story *story, enum fake_protocol protocol)
 {
     cleanup_loop struct loop *loop = loop_new(NULL);
-    struct fake_server *server = fake_server_start(loop, story->script);
+    struct fake_server *server = fake_server_start_as(loop, protocol, story->script);
     struct kube_client *client = fake_server_client(server, NULL);
     struct trace trace = {.stop_at = 0};
     start(&trace, loop, client, story->paged);
@@ -247,7 +247,8 @@ static void stories_go_as_told(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof stories / sizeof stories[0]; i++)
-        play(&stories[i]);
+        for (int protocol = 0; protocol < FAKE_PROTOCOLS; protocol++)
+            play(&stories[i], (enum fake_protocol)protocol);
 }
 
 /* The handler may stop the watch at any event: nothing comes afterwards. The memory checker is the judge. */
