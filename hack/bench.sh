@@ -3,6 +3,7 @@
 #
 #   hack/bench.sh train [OPTION...]       samples/s of mlp and lenet; beside PyTorch DDP with --torch (fetches PyTorch) or
 #                                         where torch is installed
+#   hack/bench.sh operator [OPTION...]    the operator: jobs/s, latency, memory, API requests; against a real API server
 #
 # Needs: a machine that does nothing else. `hack/bench.sh NAME --help` says more. Figures of different machines do not
 # compare.
