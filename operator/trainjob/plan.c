@@ -62,6 +62,28 @@ static void plan_deletion(const struct trainjob_view *view, struct intents *out)
 
 /* ---- the start ---- */
 
+/* The status of the started job as it stands when nothing has happened yet, so that there is only one to write. */
+static cJSON *whole_start_status(const struct trainjob_view *view, cJSON *start)
+{
+    cleanup_json cJSON *frozen = start;
+    cleanup_json cJSON *object = cJSON_Duplicate(view->job->object, true);
+    if (frozen == NULL || object == NULL)
+        return NULL;
+    const cJSON *member = NULL;
+    cJSON_ArrayForEach(member, frozen)
+    {
+        char path[128];
+        snprintf(path, sizeof path, "status.%s", member->string);
+        if (json_put(object, path, cJSON_Duplicate(member, true), NULL) < 0)
+            return NULL;
+    }
+    struct trainjob job;
+    trainjob_decode(&job, object);
+    struct trainjob_view started = *view;
+    started.job = &job;
+    return trainjob_status(&started);
+}
+
 static void plan_start(const struct trainjob_view *view, struct intents *out)
 {
     char sentence[1200];
@@ -73,16 +95,13 @@ static void plan_start(const struct trainjob_view *view, struct intents *out)
         add_finalizer(view->job, out);
         return;
     }
-    cJSON *patch = cJSON_CreateObject();
-    cJSON *status = trainjob_start_status(view);
-    if (status == NULL || json_put(patch, "status", status, NULL) < 0) {
-        cJSON_Delete(patch);
+    cleanup_json cJSON *status = whole_start_status(view, trainjob_start_status(view));
+    if (status == NULL) {
         intents_look_again(out, 1);
         return;
     }
-    struct intent *intent = intents_add(out, INTENT_FREEZE, &trainjob_resource, view->job->name, view->job->uid, patch);
-    snprintf(intent->event_reason, sizeof intent->event_reason, "Started");
-    snprintf(intent->event_note, sizeof intent->event_note, "the job is planned, its spec is frozen");
+    intents_add(out, INTENT_FREEZE, &trainjob_resource, view->job->name, view->job->uid,
+                trainjob_status_patch(view->job->status, status));
 }
 
 /* ---- a started job ---- */

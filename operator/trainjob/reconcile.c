@@ -176,15 +176,25 @@ static bool on_name_taken(struct look *look, struct step *step, const struct int
     return false;
 }
 
-/* Did the write end the object? A delete then answers with a Status, and taking a deleted object's last finalizer away
- * with the object as it was. */
+/* Did the write end the object? A delete then answers with a Status or, of some kinds, with the object as it was; one
+ * that stays for a while answers with the time of its deletion. Taking a deleted object's last finalizer away answers
+ * with the object. */
 static bool is_gone(const struct intent *intent, const cJSON *answer)
 {
+    bool deleting = json_at(answer, "metadata.deletionTimestamp") != NULL;
     if (intent->type == INTENT_DELETE)
-        return strcmp(json_string(answer, "kind", ""), "Status") == 0;
+        return !deleting;
     const cJSON *finalizers = json_at(answer, "metadata.finalizers");
-    return intent->type == INTENT_FINALIZERS && json_at(answer, "metadata.deletionTimestamp") != NULL &&
-           cJSON_GetArraySize(finalizers) == 0;
+    return intent->type == INTENT_FINALIZERS && deleting && cJSON_GetArraySize(finalizers) == 0;
+}
+
+/* The object `intent` was about does not exist any longer. */
+static void note_gone(const struct look *look, const struct intent *intent)
+{
+    struct kube_informer *informer = informer_of(look->controller, intent->resource);
+    struct kube_key key;
+    if (informer != NULL && kube_key_make(&key, look->namespace, intent->name) == 0)
+        kube_informer_removed(informer, key.text, intent->uid);
 }
 
 static void on_success(struct look *look, const struct intent *intent, const struct kube_response *response)
@@ -192,14 +202,12 @@ static void on_success(struct look *look, const struct intent *intent, const str
     struct trainjob_controller *controller = look->controller;
     struct kube_informer *informer = informer_of(controller, intent->resource);
     struct job_memory *memory = look_memory(look);
-    bool gone = is_gone(intent, response->object);
-    struct kube_key key;
     if (informer == NULL)
         look->attempts.secret_made = true;
-    else if (!gone)
+    else if (is_gone(intent, response->object))
+        note_gone(look, intent);
+    else
         kube_informer_wrote(informer, response->object);
-    else if (kube_key_make(&key, look->namespace, intent->name) == 0)
-        kube_informer_removed(informer, key.text, intent->uid);
     if (intent->type == INTENT_FREEZE && memory != NULL)
         memory->frozen_here = true;
     if (intent->event_reason[0] != '\0') {
@@ -221,6 +229,9 @@ static void on_answer(void *arg, struct kube_response *response)
     bool changes = intent->type != INTENT_CREATE;
     if (response->error == NULL) {
         on_success(look, intent, response);
+    } else if (intent->type == INTENT_DELETE && response->status == 404) {
+        note_gone(look, intent);
+        look_again(look, 1);
     } else if (changes && (response->conflict || response->status == 404)) {
         look_again(look, 1 * SECONDS); /* it is not what we saw; the watch will show what it is */
     } else if (!changes && response->status == 409 && strcmp(response->reason, "AlreadyExists") == 0) {

@@ -371,6 +371,25 @@ static void check_status(const char *name, const struct situation *situation, co
     }
 }
 
+/* The write that starts a job leaves nothing to write until something happens. */
+static void check_freeze(const char *name, const struct situation *situation, const struct intents *intents)
+{
+    if (intents->count != 1 || intents->items[0].type != INTENT_FREEZE)
+        return;
+    cleanup_json cJSON *object = cJSON_Duplicate(situation->object, true);
+    merge_into(object, intents->items[0].body);
+    struct trainjob started;
+    struct trainjob_view view = situation->view;
+    trainjob_decode(&started, object);
+    view.job = &started;
+    cleanup_json cJSON *status = trainjob_status(&view);
+    if (!started.started || trainjob_status_change(started.status, status) != STATUS_SAME) {
+        cleanup_free char *before = cJSON_Print(started.status);
+        cleanup_free char *after = cJSON_Print(status);
+        fail_msg("%s: the status of the start does not settle:\n%s\n%s", name, before, after);
+    }
+}
+
 static void check_plan(const char *name, const struct situation *situation, const cJSON *want)
 {
     struct error err = {0};
@@ -381,6 +400,7 @@ static void check_plan(const char *name, const struct situation *situation, cons
     cleanup_intents struct intents intents;
     trainjob_plan(&situation->view, &intents);
     describe(&intents, &got);
+    check_freeze(name, situation, &intents);
     const cJSON *line = NULL;
     cJSON_ArrayForEach(line, want) buffer_printf(&expected, &err, "%s\n", line->valuestring);
     if (strcmp(buffer_text(&got), buffer_text(&expected)) != 0)
