@@ -16,6 +16,14 @@ const char flags_help[] =
     "  --context NAME              of the kubeconfig\n"
     "  --namespace NAME            watch this namespace only; without it, all\n"
     "\n"
+    "Several operators, of which one acts:\n"
+    "  --leader-elect[=BOOL]       by a Lease; without the flag true in a pod, and false where a kubeconfig is used\n"
+    "  --leader-elect-resource-namespace N, --leader-elect-resource-name N\n"
+    "                              of the Lease: the operator's own, thole-operator\n"
+    "  --leader-elect-lease-duration TIME, --leader-elect-renew-deadline TIME, --leader-elect-retry-period TIME\n"
+    "                              15s, 10s and 2s: who has not renewed for the first is replaced, who could not for\n"
+    "                              the second ends, and it is tried at intervals of the third\n"
+    "\n"
     "The jobs:\n"
     "  --trainer-image IMAGE       of jobs that name none\n"
     "  --allowed-host-paths P,...  directories of the nodes that Datasets and outputs may use; without it, none\n"
@@ -43,6 +51,10 @@ enum {
     OPTION_FIRST = 256,
     OPTION_LOG_LEVEL = OPTION_FIRST,
     OPTION_LOG_FORMAT,
+    OPTION_LEADER_ELECT,
+    OPTION_LEASE_DURATION,
+    OPTION_RENEW_DEADLINE,
+    OPTION_RETRY_PERIOD,
     OPTION_RESYNC_PERIOD,
     OPTION_DEBUG,
     OPTION_HELP,
@@ -63,6 +75,8 @@ static const struct {
     {"key-file", offsetof(struct flags, key_file)},
     {"advertise-address", offsetof(struct flags, advertise_address)},
     {"listen", offsetof(struct flags, listen)},
+    {"leader-elect-resource-namespace", offsetof(struct flags, lease_namespace)},
+    {"leader-elect-resource-name", offsetof(struct flags, lease_name)},
     {"mongodb-uri", offsetof(struct flags, mongodb_uri)},
     {"mongodb-uri-file", offsetof(struct flags, mongodb_uri_file)},
 };
@@ -76,6 +90,10 @@ static void fill_options(struct option options[TEXTS + OTHERS + 1])
         {"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
         {"resync-period", required_argument, NULL, OPTION_RESYNC_PERIOD},
         {"debug", no_argument, NULL, OPTION_DEBUG},
+        {"leader-elect", optional_argument, NULL, OPTION_LEADER_ELECT},
+        {"leader-elect-lease-duration", required_argument, NULL, OPTION_LEASE_DURATION},
+        {"leader-elect-renew-deadline", required_argument, NULL, OPTION_RENEW_DEADLINE},
+        {"leader-elect-retry-period", required_argument, NULL, OPTION_RETRY_PERIOD},
         {"help", no_argument, NULL, OPTION_HELP},
         {"version", no_argument, NULL, OPTION_VERSION},
     };
@@ -108,6 +126,17 @@ static int parse_duration(const char *text, int64_t *out, struct error *err)
     return error_set(err, "'%s' is no length of time: write it like 10h, 30m, 90s or 500ms, at most 100000h", text);
 }
 
+static int parse_elect(struct flags *flags, const char *value, struct error *err)
+{
+    if (value == NULL || strcmp(value, "true") == 0)
+        flags->leader_elect = ELECT_ALWAYS;
+    else if (strcmp(value, "false") == 0)
+        flags->leader_elect = ELECT_NEVER;
+    else
+        return error_set(err, "--leader-elect=%s: say true or false", value);
+    return 0;
+}
+
 static int take(struct flags *flags, int option, const char *name, char *value, struct error *err)
 {
     switch (option) {
@@ -120,6 +149,14 @@ static int take(struct flags *flags, int option, const char *name, char *value, 
     case OPTION_DEBUG:
         flags->debug = true;
         return 0;
+    case OPTION_LEADER_ELECT:
+        return parse_elect(flags, value, err);
+    case OPTION_LEASE_DURATION:
+        return parse_duration(value, &flags->lease_duration, err);
+    case OPTION_RENEW_DEADLINE:
+        return parse_duration(value, &flags->renew_deadline, err);
+    case OPTION_RETRY_PERIOD:
+        return parse_duration(value, &flags->retry_period, err);
     case OPTION_HELP:
         flags->help = true;
         return 0;
@@ -136,6 +173,21 @@ static int take(struct flags *flags, int option, const char *name, char *value, 
     }
 }
 
+/* Whoever holds the Lease must have stopped before another takes it, and have tried more than once before it stops. */
+static int check_election(const struct flags *flags, struct error *err)
+{
+    if (flags->lease_duration == 0 || flags->lease_duration % SECONDS != 0 || flags->lease_duration > 3600 * SECONDS)
+        return error_set(err, "--leader-elect-lease-duration must be whole seconds, from 1s to 1h");
+    if (flags->renew_deadline >= flags->lease_duration)
+        return error_set(err, "--leader-elect-renew-deadline must be less than --leader-elect-lease-duration");
+    if (flags->retry_period == 0 || flags->retry_period * 6 / 5 >= flags->renew_deadline)
+        return error_set(err, "--leader-elect-retry-period must be more than 0 and less than five sixths of "
+                              "--leader-elect-renew-deadline");
+    if (*flags->lease_name == '\0')
+        return error_set(err, "--leader-elect-resource-name is empty: name the Lease");
+    return 0;
+}
+
 static int check(struct flags *flags, struct error *err)
 {
     if (flags->trainer_image == NULL || *flags->trainer_image == '\0')
@@ -148,7 +200,9 @@ static int check(struct flags *flags, struct error *err)
         flags->namespace = NULL;
     if (flags->mongodb_uri != NULL && *flags->mongodb_uri == '\0')
         flags->mongodb_uri = NULL;
-    return 0;
+    if (flags->lease_namespace != NULL && *flags->lease_namespace == '\0')
+        flags->lease_namespace = NULL;
+    return check_election(flags, err);
 }
 
 int flags_parse(struct flags *out, int count, char **arguments, struct error *err)
@@ -157,6 +211,10 @@ int flags_parse(struct flags *out, int count, char **arguments, struct error *er
     fill_options(options);
     *out = (struct flags){.allowed_host_paths = "",
                           .listen = ":8080",
+                          .lease_name = "thole-operator",
+                          .lease_duration = 15 * SECONDS,
+                          .renew_deadline = 10 * SECONDS,
+                          .retry_period = 2 * SECONDS,
                           .resync_period = 10 * 3600 * SECONDS,
                           .log_level = LOG_INFO,
                           .log_format = LOG_TEXT};

@@ -18,6 +18,10 @@ struct flags {
     const char *listen;
     const char *mongodb_uri, *mongodb_uri_file;
     int64_t resync_period; /* nanoseconds; 0: never */
+    enum { ELECT_IN_A_POD, ELECT_NEVER, ELECT_ALWAYS } leader_elect;
+    const char *lease_namespace; /* NULL: the operator's own */
+    const char *lease_name;
+    int64_t lease_duration, renew_deadline, retry_period; /* nanoseconds */
     enum log_level log_level;
     enum log_format log_format;
     bool debug, help, version;

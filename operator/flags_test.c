@@ -21,6 +21,9 @@ static int parse(struct flags *flags, const char *const *arguments, struct error
     return flags_parse(flags, count, copies, err);
 }
 
+#define LEASE_DURATION "--leader-elect-lease-duration must be whole seconds, from 1s to 1h"
+#define RETRY_PERIOD                                                                                                   \
+    "--leader-elect-retry-period must be more than 0 and less than five sixths of --leader-elect-renew-deadline"
 #define NEEDED "--trainer-image=i", "--key-file=k"
 
 static void flags_have_their_defaults(void **state)
@@ -36,6 +39,12 @@ static void flags_have_their_defaults(void **state)
     assert_null(flags.namespace);
     assert_null(flags.mongodb_uri);
     assert_null(flags.advertise_address);
+    assert_int_equal(flags.leader_elect, ELECT_IN_A_POD);
+    assert_null(flags.lease_namespace);
+    assert_string_equal(flags.lease_name, "thole-operator");
+    assert_int_equal(flags.lease_duration, 15 * SECONDS);
+    assert_int_equal(flags.renew_deadline, 10 * SECONDS);
+    assert_int_equal(flags.retry_period, 2 * SECONDS);
     assert_int_equal(flags.log_level, LOG_INFO);
     assert_int_equal(flags.log_format, LOG_TEXT);
     assert_int_equal(flags.resync_period, 36000 * SECONDS);
@@ -65,6 +74,21 @@ static void every_flag_reaches_its_member(void **state)
     assert_string_equal(flags.mongodb_uri, "m");
     assert_int_equal(flags.log_level, LOG_DEBUG);
     assert_int_equal(flags.log_format, LOG_JSON);
+    assert_int_equal(
+        parse(&flags,
+              (const char *[ARGUMENTS_MOST]){NEEDED, "--leader-elect", "--leader-elect-resource-namespace=n",
+                                             "--leader-elect-resource-name=l", "--leader-elect-lease-duration=1m",
+                                             "--leader-elect-renew-deadline=40s", "--leader-elect-retry-period=500ms"},
+              &err),
+        0);
+    assert_int_equal(flags.leader_elect, ELECT_ALWAYS);
+    assert_string_equal(flags.lease_namespace, "n");
+    assert_string_equal(flags.lease_name, "l");
+    assert_int_equal(flags.lease_duration, 60 * SECONDS);
+    assert_int_equal(flags.renew_deadline, 40 * SECONDS);
+    assert_int_equal(flags.retry_period, 500 * MILLISECONDS);
+    assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, "--leader-elect=false"}, &err), 0);
+    assert_int_equal(flags.leader_elect, ELECT_NEVER);
     assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, "--mongodb-uri-file=f"}, &err), 0);
     assert_string_equal(flags.mongodb_uri_file, "f");
     assert_int_equal(parse(&flags, (const char *[ARGUMENTS_MOST]){NEEDED, "--debug", "--resync-period=1.5s"}, &err), 0);
@@ -126,6 +150,15 @@ static void mistakes_name_the_flag(void **state)
         {{NEEDED, "--log-level=loud"}, "'loud' is no log level: use debug, info, warn or error"},
         {{NEEDED, "--resync-period=often"},
          "'often' is no length of time: write it like 10h, 30m, 90s or 500ms, at most 100000h"},
+        {{NEEDED, "--leader-elect=perhaps"}, "--leader-elect=perhaps: say true or false"},
+        {{NEEDED, "--leader-elect-lease-duration=15500ms"}, LEASE_DURATION},
+        {{NEEDED, "--leader-elect-lease-duration=0"}, LEASE_DURATION},
+        {{NEEDED, "--leader-elect-lease-duration=2h"}, LEASE_DURATION},
+        {{NEEDED, "--leader-elect-renew-deadline=15s"},
+         "--leader-elect-renew-deadline must be less than --leader-elect-lease-duration"},
+        {{NEEDED, "--leader-elect-retry-period=9s"}, RETRY_PERIOD},
+        {{NEEDED, "--leader-elect-retry-period=0"}, RETRY_PERIOD},
+        {{NEEDED, "--leader-elect-resource-name="}, "--leader-elect-resource-name is empty: name the Lease"},
         {{NEEDED, "--mongodb-uri=a", "--mongodb-uri-file=b"},
          "--mongodb-uri and --mongodb-uri-file exclude each other: give one of them"},
     };

@@ -7,6 +7,7 @@
 #include "gauges.h"
 #include "history/history.h"
 #include "kube/kube.h"
+#include "leader/leader.h"
 #include "loop/loop.h"
 #include "metrics.h"
 #include "server/server.h"
@@ -16,12 +17,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 enum { EXIT_BAD_FLAGS = 2, KEY_LEAST = 16, URI_MOST = 64 * 1024, DESCRIPTORS = 20000, ARENAS_MOST = 2 };
 
 static const int64_t READY_CHECK = 100 * MILLISECONDS;
+static const char SERVICE[] = "thole-operator"; /* the coordinators' */
+
 static const int64_t FINISH_CHECK = 20 * MILLISECONDS;
 static const int64_t FINISH_MOST = 5 * SECONDS; /* for what is under way at the end */
+static const int64_t RESIGN_MOST = 2 * SECONDS; /* for the Lease to be given back */
 static const int64_t FLUSH_MOST = 5 * SECONDS;  /* for what MongoDB is still owed */
 
 /* Everything that runs, in the order of its making. */
@@ -33,13 +38,15 @@ struct thole {
     struct loop *loop;
     struct gauges *gauges;
     struct kube_client *client;
+    struct leader *leader;
+    const char *lease; /* its name; NULL: no election */
     struct kube_events *events;
     struct history *history; /* NULL: no MongoDB */
     struct server *server;
     struct dataset_controller *datasets;
     struct trainjob_controller *trainjobs;
     struct loop_timer ready_check, finish;
-    bool ready, ending;
+    bool ready, ending, resigned;
     int64_t started; /* seconds since 1970 */
     struct instant finish_by;
 };
@@ -49,10 +56,20 @@ struct thole {
 static void on_hello(void *arg, const struct report_hello *hello)
 {
     struct thole *thole = arg;
-    if (thole->ready)
+    const char *other = leader_other(thole->leader);
+    char sentence[ELECTION_IDENTITY_SIZE + 100];
+    if (thole->ending)
+        snprintf(sentence, sizeof sentence, "the operator is ending: another takes its place");
+    else if (!thole->ready)
+        snprintf(sentence, sizeof sentence, "the operator is only starting: come back later");
+    else if (*other != '\0')
+        snprintf(sentence, sizeof sentence, "this operator stands by, '%s' leads: come back later", other);
+    else
+        snprintf(sentence, sizeof sentence, "this operator does not lead yet: come back later");
+    if (thole->ready && !thole->ending && leader_leads(thole->leader))
         trainjob_hello(thole->trainjobs, hello);
     else
-        server_refuse(thole->server, hello->job_uid, hello->boot, "the operator is only starting: come back later");
+        server_refuse(thole->server, hello->job_uid, hello->boot, sentence);
 }
 
 static void on_report(void *arg, const char *job_uid, const char *boot, const struct report_message *message)
@@ -70,6 +87,8 @@ static void on_metrics(void *arg, struct buffer *out)
                                             .trainjobs = thole->trainjobs,
                                             .datasets = thole->datasets,
                                             .history = thole->history,
+                                            .lease = thole->lease,
+                                            .leads = leader_leads(thole->leader),
                                             .started = thole->started};
     metrics_print(&sources, out);
     gauges_print(thole->gauges, loop_now(thole->loop), out);
@@ -124,23 +143,63 @@ static void check_ready(void *arg)
         waiting_for = "datasets";
     thole->ready = waiting_for == NULL;
     server_set_ready(thole->server, thole->ready, thole->ready ? "" : waiting_for);
-    if (thole->ready)
-        log_info(&thole->log, "ready", NULL);
-    else
+    if (!thole->ready) {
         loop_timer_set(&thole->ready_check, READY_CHECK);
+        return;
+    }
+    log_info(&thole->log, "ready", NULL);
+    leader_stand(thole->leader);
 }
 
-/* Ends the loop once nothing is under way, or after a while in any case: whatever was begun is level-triggered, and
- * the next operator looks at all of it again. */
+static void on_leading(void *arg)
+{
+    const struct thole *thole = arg;
+    dataset_begin(thole->datasets);
+    trainjob_begin(thole->trainjobs);
+}
+
+/* Bytes that wait in the sockets are not sent any more: at its end they are reset. */
+static void abandon_connections(void)
+{
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    for (int fd = STDERR_FILENO + 1; fd < DESCRIPTORS; fd++)
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+/* Another operator may act already. To end in good order would be to flush buffers, so this is the end. */
+static void on_lost(void *arg, const char *sentence)
+{
+    const struct thole *thole = arg;
+    abandon_connections();
+    log_error(&thole->log, "the lead is lost, and with it this process ends", "reason", sentence, NULL);
+    _exit(EXIT_FAILURE);
+}
+
+static void on_resigned(void *arg)
+{
+    struct thole *thole = arg;
+    loop_stop(thole->loop);
+}
+
+/* Gives the lead back once nothing is under way, or ends after a while in any case: whatever was begun is
+ * level-triggered, and the next operator looks at all of it again. While a write may still be under way, the Lease is
+ * kept: its time is what the next one waits for then. */
 static void finish(void *arg)
 {
     struct thole *thole = arg;
+    bool late = loop_now(thole->loop).nanoseconds >= thole->finish_by.nanoseconds;
     bool idle = controller_running(trainjob_runtime(thole->trainjobs)) == 0 &&
-                controller_running(dataset_runtime(thole->datasets)) == 0;
-    if (idle || loop_now(thole->loop).nanoseconds >= thole->finish_by.nanoseconds)
+                controller_running(dataset_runtime(thole->datasets)) == 0 && kube_client_writes(thole->client) == 0;
+    if (idle && !thole->resigned) {
+        thole->resigned = true;
+        leader_resign(thole->leader);
+        loop_timer_set(&thole->finish, RESIGN_MOST);
+    } else if (thole->resigned || late) {
+        log_warn(&thole->log, "ending with requests under way: the next operator waits for the Lease to run out", NULL);
         loop_stop(thole->loop);
-    else
+    } else {
         loop_timer_set(&thole->finish, FINISH_CHECK);
+    }
 }
 
 static void on_signal(void *arg, int signal)
@@ -183,6 +242,25 @@ static void limit_descriptors(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* As controllers are run: several in a cluster, one at a time from a shell. */
+static bool elects(const struct flags *flags)
+{
+    const struct kube_config_source source = kube_config_source_environment();
+    bool has_kubeconfig =
+        flags->kubeconfig != NULL || (source.kubeconfig_variable != NULL && *source.kubeconfig_variable != '\0');
+    bool in_a_pod = source.service_host != NULL && *source.service_host != '\0' && !has_kubeconfig;
+    return flags->leader_elect == ELECT_ALWAYS || (flags->leader_elect == ELECT_IN_A_POD && in_a_pod);
+}
+
+/* The pod's name, or else the machine's. */
+static void name_instance(char *out, size_t size)
+{
+    const char *pod = getenv("POD_NAME");
+    snprintf(out, size, "%s", pod == NULL || *pod == '\0' ? SERVICE : pod);
+    if (pod == NULL || *pod == '\0')
+        (void)gethostname(out, size - 1);
+}
+
 static int connect_cluster(struct thole *thole, const struct flags *flags, struct error *err)
 {
     struct kube_config_source source = kube_config_source_environment();
@@ -196,11 +274,9 @@ static int connect_cluster(struct thole *thole, const struct flags *flags, struc
     thole->client = kube_client_new(thole->loop, config, &thole->log, err);
     if (thole->client == NULL)
         return -1;
-    char host[256] = "thole-operator";
-    const char *pod = getenv("POD_NAME");
-    if (pod == NULL)
-        (void)gethostname(host, sizeof host - 1);
-    thole->events = kube_events_new(thole->loop, thole->client, &thole->log, pod == NULL ? host : pod, err);
+    char instance[256];
+    name_instance(instance, sizeof instance);
+    thole->events = kube_events_new(thole->loop, thole->client, &thole->log, instance, err);
     return thole->events == NULL ? -1 : 0;
 }
 
@@ -242,10 +318,34 @@ static int start_server(struct thole *thole, const struct flags *flags, struct e
     if (flags->advertise_address != NULL)
         snprintf(thole->advertise_address, sizeof thole->advertise_address, "%s", flags->advertise_address);
     else
-        snprintf(thole->advertise_address, sizeof thole->advertise_address, "thole-operator.%s.svc:%u",
+        snprintf(thole->advertise_address, sizeof thole->advertise_address, "%s.%s.svc:%u", SERVICE,
                  kube_client_config(thole->client)->namespace, server_port(thole->server));
     log_info(&thole->log, "serving", "address", flags->listen, "advertised", thole->advertise_address, NULL);
     return 0;
+}
+
+static int start_leader(struct thole *thole, const struct flags *flags, struct error *err)
+{
+    char instance[256];
+    name_instance(instance, sizeof instance);
+    const char *own = kube_client_config(thole->client)->namespace;
+    const struct leader_options options = {
+        .loop = thole->loop,
+        .client = thole->client,
+        .log = &thole->log,
+        .elects = elects(flags),
+        .namespace = flags->lease_namespace == NULL ? own : flags->lease_namespace,
+        .name = flags->lease_name,
+        .instance = instance,
+        .service_namespace = own,
+        .service = SERVICE,
+        .address = getenv("POD_IP"),
+        .port = server_port(thole->server),
+        .timing = {.lease = flags->lease_duration, .renew = flags->renew_deadline, .retry = flags->retry_period},
+        .hooks = {.arg = thole, .leading = on_leading, .lost = on_lost, .resigned = on_resigned},
+    };
+    thole->lease = options.elects ? flags->lease_name : NULL;
+    return leader_start(&thole->leader, &options, err);
 }
 
 static int start_controllers(struct thole *thole, const struct flags *flags, struct error *err)
@@ -298,7 +398,7 @@ static int start(struct thole *thole, const struct flags *flags, struct error *e
     /* Signals before threads: these inherit what is blocked. */
     if (thole->loop == NULL || thole->gauges == NULL || loop_handle_signals(thole->loop, on_signal, thole, err) < 0 ||
         connect_cluster(thole, flags, err) < 0 || start_history(thole, flags, err) < 0 ||
-        start_server(thole, flags, err) < 0)
+        start_server(thole, flags, err) < 0 || start_leader(thole, flags, err) < 0)
         return -1;
     return start_controllers(thole, flags, err);
 }
@@ -314,6 +414,7 @@ static void stop(struct thole *thole)
     server_stop(thole->server);
     trainjob_stop(thole->trainjobs);
     dataset_stop(thole->datasets);
+    leader_stop(thole->leader);
     kube_events_free(thole->events);
     kube_client_free(thole->client);
     size_t owed = history_stop(thole->history, FLUSH_MOST);

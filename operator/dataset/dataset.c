@@ -8,6 +8,7 @@ struct dataset_controller {
     struct dataset_options options;
     struct kube_informer *informer;
     struct controller *runtime;
+    bool acts;
     void (*changed)(void *arg, const char *namespace, const char *name);
     void *changed_arg;
 };
@@ -86,7 +87,15 @@ static void on_change(void *arg, enum kube_change change, const char *key, const
 static void on_synced(void *arg)
 {
     struct dataset_controller *controller = arg;
-    controller_start(controller->runtime);
+    if (controller->acts)
+        controller_start(controller->runtime);
+}
+
+void dataset_begin(struct dataset_controller *controller)
+{
+    controller->acts = true;
+    if (dataset_synced(controller))
+        controller_start(controller->runtime);
 }
 
 static void list_keys(void *arg, controller_visit *visit, void *visit_arg)

@@ -57,11 +57,14 @@ struct dataset_options {
 
 struct dataset_controller; /* opaque */
 
-/* Begins to watch; reconciles begin once the first list is complete. */
+/* Begins to watch. */
 int dataset_start(struct dataset_controller **out, const struct dataset_options *options, struct error *err);
 void dataset_stop(struct dataset_controller *controller); /* NULL is fine */
 CLEANUP_DEFINE(cleanup_dataset_controller_pointer, struct dataset_controller, dataset_stop)
 #define cleanup_dataset_controller CLEANUP(cleanup_dataset_controller_pointer)
+
+/* Reconciles begin as soon as the first list is complete: from now on this operator acts. */
+void dataset_begin(struct dataset_controller *controller);
 
 /* `changed` is called when a Dataset came, changed or went. */
 void dataset_on_change(struct dataset_controller *controller,

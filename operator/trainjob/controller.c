@@ -407,6 +407,11 @@ int trainjob_start(struct trainjob_controller **out, const struct trainjob_optio
     return 0;
 }
 
+void trainjob_begin(struct trainjob_controller *controller)
+{
+    loop_timer_set(&controller->begin, 0);
+}
+
 void trainjob_stop(struct trainjob_controller *controller)
 {
     if (controller == NULL)

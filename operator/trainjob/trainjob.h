@@ -68,13 +68,16 @@ struct trainjob_options {
 
 struct trainjob_controller; /* opaque */
 
-/* Begins to watch; reconciles begin once all first lists are complete. */
+/* Begins to watch. */
 int trainjob_start(struct trainjob_controller **out, const struct trainjob_options *options, struct error *err);
 void trainjob_stop(struct trainjob_controller *controller); /* NULL is fine */
 CLEANUP_DEFINE(cleanup_trainjob_controller_pointer, struct trainjob_controller, trainjob_stop)
 #define cleanup_trainjob_controller CLEANUP(cleanup_trainjob_controller_pointer)
 
-/* What is not synced yet, for /readyz ("trainjobs", "pods"); NULL: everything is, and reconciles run. */
+/* Reconciles begin as soon as all first lists are complete: from now on this operator acts. */
+void trainjob_begin(struct trainjob_controller *controller);
+
+/* What is not synced yet, for /readyz ("trainjobs", "pods"); NULL: everything is. */
 const char *trainjob_waiting_for(const struct trainjob_controller *controller);
 
 /* A coordinator proved that it knows the job's token. Answered by `welcome` or `refuse`: only the newest pod of
