@@ -402,7 +402,6 @@ int trainjob_start(struct trainjob_controller **out, const struct trainjob_optio
         start_informer(controller, &controller->pods, &pod_resource, TRAINJOB_LABEL_UID, TRAINJOB_LABEL_UID, err) < 0)
         return -1;
     dataset_on_change(options->datasets, on_dataset, controller);
-    loop_timer_set(&controller->begin, 0);
     *out = move(controller);
     return 0;
 }
