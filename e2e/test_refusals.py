@@ -1,82 +1,17 @@
-"""Mistakes: each gives one clear sentence where a user looks, and nothing else suffers."""
+"""Mistakes that only pods show: each gives one clear sentence where a user looks, and nothing else suffers.
+
+What the API server refuses by itself is in plane/test_validation.py.
+"""
 
 import gzip
-import json
-import pathlib
 
 import pytest
-import yaml
-from kubernetes.dynamic.exceptions import DynamicApiError
 
 from support.cluster import condition_of, status_of
-from support.manifests import dataset, merged, trainjob
+from support.manifests import dataset, trainjob
 
 QUICK = {"model": {"zoo": "mlp"}, "training": {"epochs": 1}}
 HOPELESS = {**QUICK, "runPolicy": {"backoffLimit": 1}}
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-CASES = list(yaml.safe_load_all((ROOT / "crds/cases.yaml").read_text()))
-
-
-def refused(cluster, namespace, manifest, words):
-    with pytest.raises(DynamicApiError) as refusal:
-        cluster.create(manifest, namespace)
-    assert refusal.value.status == 422, refusal.value.body
-    message = json.loads(refusal.value.body)["message"]
-    for word in words:
-        assert word in message, f"'{word}' is not said: {message}"
-
-
-@pytest.fixture(scope="module")
-def one_namespace(cluster):
-    """For what is never created: one namespace serves all."""
-    name = cluster.core.create_namespace({"metadata": {"generateName": "e2e-refusals-"}}).metadata.name
-    yield name
-    cluster.delete("Namespace", name)
-
-
-@pytest.mark.parametrize("case", CASES, ids=[f"{case['kind']}: {case['name']}" for case in CASES])
-def test_refused_when_applied(cluster, one_namespace, case):
-    sample = yaml.safe_load((ROOT / f"config/samples/{case['kind'].lower()}.yaml").read_text())
-    refused(cluster, one_namespace, merged(sample, case["change"]), case["says"])
-
-
-def test_kubectl_shows_the_sentence(kubectl, namespace):
-    wrong = yaml.safe_dump(trainjob(model={"zoo": "resnet50"}))
-    said = kubectl("-n", namespace, "apply", "-f", "-", input=wrong, fails=True)
-    assert 'spec.model.zoo: Unsupported value: "resnet50": supported values: "mlp", "lenet"' in said
-
-
-def test_kubectl_warns_of_unknown_fields(kubectl, namespace):
-    wrong = yaml.safe_dump(merged(trainjob(), {"spec": {"training": {"epoch": 3}}}))
-    assert 'unknown field "spec.training.epoch"' in kubectl("-n", namespace, "apply", "-f", "-", input=wrong, fails=True)
-
-
-def test_a_path_that_is_not_allowed(submit, cluster):
-    job = submit(trainjob(**QUICK), dataset("/etc"))
-    found = cluster.wait("Dataset", "fashion-mnist", job.namespace,
-                         lambda d: status_of(d).get("phase") == "Failed", 20, "Failed")
-    for word in ("/etc", "--allowed-host-paths"):
-        assert word in status_of(found)["message"]
-    job.says("fashion-mnist", "--allowed-host-paths")
-    assert not cluster.list("Pod", job.namespace)
-
-
-@pytest.mark.parametrize("path", ["/usr/share/datasets/../../../etc", "/usr/share/datasets-secret", "//etc", "/"])
-def test_ways_around_the_allowed_paths(cluster, namespace, path):
-    """Neither a parent nor a longer name of an allowed folder is below it."""
-    try:
-        cluster.create(dataset(path), namespace)
-    except DynamicApiError as refusal:
-        assert refusal.status == 422
-        return
-    cluster.wait("Dataset", "fashion-mnist", namespace, lambda d: status_of(d).get("phase") == "Failed", 20, "Failed")
-
-
-def test_an_output_that_is_not_allowed(submit, cluster):
-    job = submit(trainjob(**QUICK, output={"volume": {"hostPath": {"path": "/root"}}}), dataset(), keeps_output=True)
-    job.says("spec.output.volume.hostPath.path", "/root", "--allowed-host-paths")
-    assert not cluster.list("Pod", job.namespace)
 
 
 def test_a_dataset_that_does_not_exist_yet(submit, cluster, small_hosted):
