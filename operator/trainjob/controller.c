@@ -271,7 +271,7 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
     case REPORT_PROGRESS:
         if (!is_news(reports, &message->progress)) { /* numbers go behind what happens to other jobs */
             priority = QUEUE_LOW;
-            wake_now = instant_since(loop_now(controller->options.loop), memory->written) >= STATUS_INTERVAL;
+            wake_now = budget_is_open(&memory->share, loop_now(controller->options.loop));
         }
         reports->progress = message->progress;
         reports->has_progress = true;
@@ -379,6 +379,7 @@ int trainjob_start(struct trainjob_controller **out, const struct trainjob_optio
     if (controller == NULL)
         return error_set(err, "out of memory");
     controller->options = *options;
+    budget_init(&controller->budget, loop_now(options->loop));
     loop_timer_init(&controller->begin, options->loop, begin_when_synced, controller);
     controller->memory = memory_new(options->hooks.history_put != NULL, err);
     if (controller->memory == NULL)

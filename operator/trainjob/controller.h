@@ -3,6 +3,7 @@
 #ifndef THOLE_OPERATOR_TRAINJOB_CONTROLLER_H
 #define THOLE_OPERATOR_TRAINJOB_CONTROLLER_H
 
+#include "trainjob/budget.h"
 #include "trainjob/intents.h"
 #include "trainjob/memory.h"
 
@@ -11,13 +12,10 @@ struct trainjob_controller {
     struct kube_informer *jobs, *deployments, *pods, *services, *policies;
     struct controller *runtime;
     struct memory *memory;
+    struct budget budget;    /* of status writes that can wait */
     struct loop_timer begin; /* looks whether everything is synced */
     bool begun;
 };
-
-/* How often at most the status is written where that can wait: numbers, and sentences. */
-#define STATUS_INTERVAL   (15 * SECONDS)
-#define SENTENCE_INTERVAL (5 * SECONDS)
 
 /* What was observed of one job at one moment; all trees are owned. */
 struct observation {

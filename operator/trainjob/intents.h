@@ -5,6 +5,7 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "kube/kube.h"
+#include "trainjob/reasons.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,8 +27,9 @@ struct intent {
     const struct kube_resource *resource;
     char name[KUBE_NAME_SIZE];
     char uid[64];
-    cJSON *body;                            /* owned: the object, or the patch */
-    char event_reason[64], event_note[512]; /* told about the job when it is done; "" : nothing */
+    cJSON *body;            /* owned: the object, or the patch */
+    enum reason event;      /* of a change of the job: told when it is done; REASON_NONE: nothing */
+    const char *event_note; /* a constant */
 };
 
 enum { INTENTS_MOST = 64 };

@@ -267,12 +267,12 @@ static char *try_plan(const struct trainjob_view *view, struct error *err)
     return plan_compile(job->object, view->dataset, err);
 }
 
-bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **reason, bool *stalled, char *sentence,
+bool trainjob_start_is_blocked(const struct trainjob_view *view, enum reason *reason, bool *stalled, char *sentence,
                                size_t size)
 {
     *stalled = false;
     if (view->dataset == NULL) {
-        *reason = "DatasetMissing";
+        *reason = REASON_DATASET_MISSING;
         snprintf(sentence, size,
                  "waits for Dataset '%s' in namespace '%s': there is none; apply it, or correct "
                  "spec.datasetRef.name",
@@ -281,7 +281,7 @@ bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **re
     }
     char why[1000];
     if (!dataset_is_ready(view->dataset, why, sizeof why)) {
-        *reason = "DatasetNotReady";
+        *reason = REASON_DATASET_NOT_READY;
         *stalled = strcmp(json_string(view->dataset, "status.phase", ""), "Failed") == 0;
         snprintf(sentence, size, "waits: %s", why);
         return true;
@@ -290,7 +290,7 @@ bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **re
     cleanup_free char *text = try_plan(view, &err);
     if (text != NULL)
         return false;
-    *reason = "InvalidSpec";
+    *reason = REASON_INVALID_SPEC;
     *stalled = true;
     snprintf(sentence, size, "%s", error_message(&err));
     return true;

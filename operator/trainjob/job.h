@@ -7,6 +7,7 @@
 
 #include "common/json.h"
 #include "common/plan/plan.h"
+#include "trainjob/reasons.h"
 #include "trainjob/trainjob.h"
 
 #include <stdbool.h>
@@ -155,9 +156,8 @@ struct trainjob_view {
 /* Is the Dataset that was seen the one the job was planned with? */
 bool trainjob_has_its_dataset(const struct trainjob_view *view);
 
-/* Why a job that has not started cannot start now; false where it can. *reason is CamelCase, *stalled: a person must
- * do something. */
-bool trainjob_start_is_blocked(const struct trainjob_view *view, const char **reason, bool *stalled, char *sentence,
+/* Why a job that has not started cannot start now; false where it can. *stalled: a person must do something. */
+bool trainjob_start_is_blocked(const struct trainjob_view *view, enum reason *reason, bool *stalled, char *sentence,
                                size_t size);
 
 #endif

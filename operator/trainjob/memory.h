@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "trainjob/job.h"
+#include "trainjob/budget.h"
 
 struct job_memory {
     char uid[64];
@@ -29,8 +30,8 @@ struct job_memory {
     struct report_ack acked;
     bool ack_is_due, finished_is_acked;
 
-    struct instant written; /* the last status write */
-    cJSON *events;          /* newest warning by pod UID */
+    struct budget_share share; /* of status writes */
+    cJSON *events;             /* newest warning by pod UID */
     struct instant events_read;
 
     struct job_memory *next_by_key, *next_by_uid;

@@ -10,7 +10,7 @@ enum { RESTART_DELAY_MOST = 60 };
 
 /* ---- the end of the object ---- */
 
-static void remove_finalizer(const struct trainjob *job, struct intents *out, const char *reason, const char *note)
+static void remove_finalizer(const struct trainjob *job, struct intents *out, enum reason event, const char *note)
 {
     cJSON *kept = cJSON_CreateArray();
     const cJSON *finalizer = NULL;
@@ -22,10 +22,10 @@ static void remove_finalizer(const struct trainjob *job, struct intents *out, co
     cJSON *patch = cJSON_CreateObject();
     json_put(patch, "metadata.finalizers", kept, NULL);
     struct intent *intent = intents_add(out, INTENT_FINALIZERS, &trainjob_resource, job->name, job->uid, patch);
-    if (intent == NULL || reason == NULL)
+    if (intent == NULL)
         return;
-    snprintf(intent->event_reason, sizeof intent->event_reason, "%s", reason);
-    snprintf(intent->event_note, sizeof intent->event_note, "%s", note);
+    intent->event = event;
+    intent->event_note = note;
 }
 
 static void add_finalizer(const struct trainjob *job, struct intents *out)
@@ -52,9 +52,9 @@ static void plan_deletion(const struct trainjob_view *view, struct intents *out)
     int64_t left = job->deleted_at + TRAINJOB_HISTORY_WAIT - view->now;
     /* Of a job that was never started there is nothing to record. */
     if (!view->history->configured || view->history->final || !job->started)
-        remove_finalizer(job, out, NULL, NULL);
+        remove_finalizer(job, out, REASON_NONE, NULL);
     else if (left <= 0)
-        remove_finalizer(job, out, "HistoryLost",
+        remove_finalizer(job, out, REASON_HISTORY_LOST,
                          "the job is deleted though MongoDB has not taken its record for 10 minutes");
     else
         intents_look_again(out, left);
@@ -87,7 +87,7 @@ static cJSON *whole_start_status(const struct trainjob_view *view, cJSON *start)
 static void plan_start(const struct trainjob_view *view, struct intents *out)
 {
     char sentence[1200];
-    const char *reason = NULL;
+    enum reason reason = REASON_NONE;
     bool stalled = false;
     if (trainjob_start_is_blocked(view, &reason, &stalled, sentence, sizeof sentence))
         return; /* the status says so; what it waits for will wake us */

@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "trainjob/objects.h"
+#include "trainjob/reasons.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,16 +14,16 @@ enum { MESSAGE_SIZE = 2000 };
 /* What the job is found to be. */
 struct verdict {
     enum trainjob_phase phase;
-    char reason[64]; /* CamelCase */
-    bool stalled;    /* it will not go on by itself */
+    const char *reason; /* of the table, or as it stands in the status */
+    bool stalled;       /* it will not go on by itself */
     char message[MESSAGE_SIZE];
 };
 
-static void say(struct verdict *verdict, const char *reason, const char *format, ...)
+static void say(struct verdict *verdict, enum reason reason, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-static void say(struct verdict *verdict, const char *reason, const char *format, ...)
+static void say(struct verdict *verdict, enum reason reason, const char *format, ...)
 {
-    snprintf(verdict->reason, sizeof verdict->reason, "%s", reason);
+    verdict->reason = reason_name(reason);
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(verdict->message, sizeof verdict->message, format, arguments);
@@ -81,19 +82,19 @@ cJSON *trainjob_start_status(const struct trainjob_view *view)
 static void judge_waiting(const struct trainjob_view *view, struct verdict *out)
 {
     char sentence[1500];
-    const char *reason = NULL;
+    enum reason reason = REASON_PLANNED;
     out->phase = TRAINJOB_PENDING;
     if (trainjob_start_is_blocked(view, &reason, &out->stalled, sentence, sizeof sentence))
         say(out, reason, "%s", sentence);
     else
-        say(out, "Planned", "about to start");
+        say(out, reason, "about to start");
 }
 
 static void judge_finished(const struct trainjob_view *view, struct verdict *out)
 {
     const struct report_finished *finished = &view->reports->finished;
     out->phase = finished->succeeded ? TRAINJOB_SUCCEEDED : TRAINJOB_FAILED;
-    const char *reason = finished->reason[0] != '\0' ? finished->reason : finished->succeeded ? "Trained" : "Error";
+    enum reason reason = reason_parse(finished->reason, finished->succeeded ? REASON_COMPLETED : REASON_ERROR);
     const char *message = finished->message[0] != '\0' ? finished->message
                           : finished->succeeded        ? "Training is complete"
                                                        : "Training failed";
@@ -106,11 +107,11 @@ static bool judge_failure(const struct trainjob_view *view, const cJSON *status,
     char sentence[1500];
     out->phase = TRAINJOB_FAILED;
     if (view->attempts->is_refused) {
-        say(out, "ChildRefused", "the API server refuses a part of the job: %s", view->attempts->sentence);
+        say(out, REASON_CHILD_REFUSED, "the API server refuses a part of the job: %s", view->attempts->sentence);
         return true;
     }
     if (view->job->phase == TRAINJOB_RUNNING && trainjob_ps_is_lost(view, sentence, sizeof sentence)) {
-        say(out, "ParameterServerLost", "%s", sentence);
+        say(out, REASON_PARAMETER_SERVER_LOST, "%s", sentence);
         return true;
     }
     static const enum trainjob_role roles[] = {ROLE_PS, ROLE_WORKER};
@@ -118,7 +119,7 @@ static bool judge_failure(const struct trainjob_view *view, const cJSON *status,
         if (!trainjob_is_beyond_limit(view, status, roles[i]))
             continue;
         const char *message = json_string(status, "lastFailure.message", "");
-        say(out, "BackoffLimitExceeded",
+        say(out, REASON_BACKOFF_LIMIT_EXCEEDED,
             "%s processes ended %" PRId64 " times without progress; the last was pod '%s' on node '%s' with exit "
             "code %" PRId64 "%s%s",
             roles[i] == ROLE_PS ? "parameter server" : "worker",
@@ -138,14 +139,14 @@ static bool judge_attempts(const struct trainjob_view *view, struct verdict *out
     const struct trainjob_attempts *attempts = view->attempts;
     if (attempts->is_conflict) {
         out->stalled = true;
-        say(out, "NameConflict", "%s", attempts->sentence);
+        say(out, REASON_NAME_CONFLICT, "%s", attempts->sentence);
     } else if (!attempts->secret_made && !trainjob_has_its_dataset(view)) {
         out->stalled = true;
-        say(out, "DatasetReplaced",
+        say(out, REASON_DATASET_REPLACED,
             "Dataset '%s' was deleted or replaced after the job had been planned with it; make the job again",
             view->job->dataset);
     } else if (attempts->sentence[0] != '\0') {
-        say(out, "CannotWrite", "%s; trying again", attempts->sentence);
+        say(out, REASON_CANNOT_WRITE, "%s; trying again", attempts->sentence);
     } else {
         return false;
     }
@@ -177,19 +178,20 @@ static void judge_training(const struct trainjob_view *view, const char *problem
     if (addition[0] == '\0' && view->job->replicas == 0)
         addition = "spec.workers.replicas is 0";
     bool waits = view->reports->has_progress && progress->workers == 0;
-    say(out, waits ? "WaitingForWorkers" : "Training", "%s%s%s", doing, addition[0] == '\0' ? "" : "; ", addition);
+    say(out, waits ? REASON_WAITING_FOR_WORKERS : REASON_TRAINING, "%s%s%s", doing, addition[0] == '\0' ? "" : "; ",
+        addition);
 }
 
 static void judge_starting(const struct trainjob_view *view, const char *problem, struct verdict *out)
 {
     if (problem[0] != '\0')
-        say(out, "PodsNotRunning", "%s", problem);
+        say(out, REASON_PODS_NOT_RUNNING, "%s", problem);
     else if (view->reports->has_progress && view->reports->progress.message[0] != '\0')
-        say(out, "Starting", "%s", view->reports->progress.message);
+        say(out, REASON_STARTING, "%s", view->reports->progress.message);
     else if (view->reports->connected)
-        say(out, "Starting", "the coordinator runs and waits for workers");
+        say(out, REASON_STARTING, "the coordinator runs and waits for workers");
     else
-        say(out, "Starting", "waits for the pods to start");
+        say(out, REASON_STARTING, "waits for the pods to start");
 }
 
 static void judge(const struct trainjob_view *view, const cJSON *status, struct verdict *out)
@@ -255,17 +257,17 @@ static struct condition history_condition(const struct trainjob_view *view, bool
     struct condition condition = {.type = "HistorySynced", .message = ""};
     const cJSON *old = json_find(json_at(view->job->status, "conditions"), "type", "HistorySynced");
     if (!history->configured) {
-        condition.reason = "NotConfigured";
+        condition.reason = reason_name(REASON_NOT_CONFIGURED);
         condition.message = "no MongoDB is configured; the history is in the status";
     } else if (history->failure[0] != '\0') {
-        condition.reason = "CannotWrite";
+        condition.reason = reason_name(REASON_CANNOT_WRITE);
         condition.message = history->failure;
-    } else if (over && !history->final && strcmp(json_string(old, "reason", ""), "Complete") != 0) {
-        condition.reason = "Pending";
+    } else if (over && !history->final && strcmp(json_string(old, "reason", ""), reason_name(REASON_COMPLETE)) != 0) {
+        condition.reason = reason_name(REASON_PENDING);
         condition.message = "the job's end is being written";
     } else {
         condition.holds = true;
-        condition.reason = over ? "Complete" : "UpToDate";
+        condition.reason = reason_name(over ? REASON_COMPLETE : REASON_UP_TO_DATE);
     }
     return condition;
 }
@@ -276,7 +278,7 @@ static void set_conditions(const struct trainjob_view *view, const struct verdic
     bool failed = verdict->phase == TRAINJOB_FAILED;
     bool over = succeeded || failed;
     bool ready = succeeded || (verdict->phase == TRAINJOB_RUNNING && !verdict->stalled &&
-                               strcmp(verdict->reason, "WaitingForWorkers") != 0);
+                               strcmp(verdict->reason, reason_name(REASON_WAITING_FOR_WORKERS)) != 0);
     bool stalled = failed || verdict->stalled;
     const char *reason = verdict->reason;
     const char *message = verdict->message;
@@ -410,8 +412,9 @@ static void set_end(const struct trainjob_view *view, const struct verdict *verd
 static void recall_verdict(const struct trainjob *job, struct verdict *out)
 {
     *out = (struct verdict){.phase = job->phase};
-    say(out, json_string(json_find(json_at(job->status, "conditions"), "type", "Ready"), "reason", "Over"), "%s",
-        json_string(job->status, "message", ""));
+    say(out, REASON_NONE, "%s", json_string(job->status, "message", ""));
+    out->reason = json_string(json_find(json_at(job->status, "conditions"), "type", "Ready"), "reason",
+                              reason_name(job->phase == TRAINJOB_SUCCEEDED ? REASON_COMPLETED : REASON_ERROR));
 }
 
 cJSON *trainjob_status(const struct trainjob_view *view)
