@@ -5,7 +5,6 @@
 #include "common/clock.h"
 #include "trainjob/plan.h"
 #include "trainjob/status.h"
-#include "trainjob/turns.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -198,12 +197,6 @@ static void note_gone(const struct look *look, const struct intent *intent)
         kube_informer_removed(informer, key.text, intent->uid);
 }
 
-static void tell(const struct look *look, const cJSON *job, enum reason reason, const char *sentence)
-{
-    enum kube_event_type type = reason_is_warning(reason) ? KUBE_EVENT_WARNING : KUBE_EVENT_NORMAL;
-    kube_event(look->controller->options.events, job, type, reason_name(reason), "Reconcile", sentence);
-}
-
 static void on_success(struct look *look, const struct intent *intent, const struct kube_response *response)
 {
     struct trainjob_controller *controller = look->controller;
@@ -217,8 +210,12 @@ static void on_success(struct look *look, const struct intent *intent, const str
         kube_informer_wrote(informer, response->object);
     if (intent->type == INTENT_FREEZE && memory != NULL)
         memory->frozen_here = true;
-    if (intent->event != REASON_NONE) /* the answer is the job itself */
-        tell(look, response->object, intent->event, intent->event_note);
+    if (intent->event_reason[0] != '\0') {
+        cleanup_json cJSON *job = kube_cache_get(kube_informer_cache(controller->jobs), look->key);
+        if (job != NULL)
+            kube_event(controller->options.events, job, KUBE_EVENT_NORMAL, intent->event_reason, "Reconcile",
+                       intent->event_note);
+    }
     look_again(look, 1); /* what comes next need not wait for the watch */
 }
 
@@ -252,10 +249,28 @@ static void on_answer(void *arg, struct kube_response *response)
     on_step_done(look);
 }
 
+/* A child as it was when the plan was made. */
+static cJSON *child_of(const struct look *look, const struct intent *intent)
+{
+    const struct kube_informer *informer = informer_of(look->controller, intent->resource);
+    struct kube_key key;
+    if (informer == NULL || kube_key_make(&key, look->namespace, intent->name) < 0)
+        return NULL;
+    return kube_cache_get(kube_informer_cache(informer), key.text);
+}
+
+/* A write that arrives late, when a pod has recovered or another operator acts, must not undo what was done since: each
+ * names the version that it is about. */
 static int send(const struct look *look, const struct intent *intent, struct step *step, struct error *err)
 {
     struct kube_client *client = look->controller->options.client;
-    struct kube_precondition precondition = {.uid = intent->uid};
+    bool changes_child = intent->type == INTENT_DELETE || intent->type == INTENT_SCALE;
+    cleanup_json cJSON *child = changes_child ? child_of(look, intent) : NULL;
+    struct kube_precondition precondition = {
+        .uid = intent->uid,
+        .resource_version =
+            changes_child ? json_string(child, "metadata.resourceVersion", NULL) : look->resource_version,
+    };
     switch (intent->type) {
     case INTENT_CREATE:
         return kube_create(client, intent->resource, intent->body, on_answer, step, err);
@@ -267,7 +282,6 @@ static int send(const struct look *look, const struct intent *intent, struct ste
                                 precondition, on_answer, step, err);
     case INTENT_FREEZE:
     case INTENT_FINALIZERS:
-        precondition.resource_version = look->resource_version;
         return kube_merge_patch(client, intent->resource, look->namespace, intent->name,
                                 intent->type == INTENT_FREEZE ? "status" : NULL, intent->body, precondition, on_answer,
                                 step, err);
@@ -301,6 +315,38 @@ static void carry_out(struct look *look)
 
 /* ---- status ---- */
 
+static void tell(const struct look *look, const cJSON *job, enum kube_event_type type, const char *reason,
+                 const char *note_text)
+{
+    kube_event(look->controller->options.events, job, type, reason, "Reconcile", note_text);
+}
+
+/* What people read in `kubectl describe`: turns of the job, and processes that ended. */
+static void tell_changes(const struct look *look, const cJSON *job)
+{
+    const char *phase = json_string(look->now, "phase", "");
+    const char *message = json_string(look->now, "message", "");
+    const cJSON *failure = json_at(look->now, "lastFailure");
+    if (failure != NULL && !json_equal(failure, json_at(look->before, "lastFailure"))) {
+        char sentence[1024];
+        snprintf(sentence, sizeof sentence, "pod '%s' on node '%s' ended with exit code %" PRId64 ": %s",
+                 json_string(failure, "pod", ""), json_string(failure, "node", ""), json_int(failure, "exitCode", 0),
+                 json_string(failure, "message", ""));
+        tell(look, job, KUBE_EVENT_WARNING, "ProcessEnded", sentence);
+    }
+    const cJSON *stalled = json_find(json_at(look->now, "conditions"), "type", "Stalled");
+    const cJSON *before = json_find(json_at(look->before, "conditions"), "type", "Stalled");
+    if (strcmp(phase, json_string(look->before, "phase", "")) != 0) {
+        if (strcmp(phase, "Running") == 0 || strcmp(phase, "Succeeded") == 0)
+            tell(look, job, KUBE_EVENT_NORMAL, phase, message);
+        else if (strcmp(phase, "Failed") == 0)
+            tell(look, job, KUBE_EVENT_WARNING, phase, message);
+    } else if (strcmp(json_string(stalled, "status", ""), "True") == 0 &&
+               strcmp(json_string(before, "status", ""), "True") != 0) {
+        tell(look, job, KUBE_EVENT_WARNING, json_string(stalled, "reason", "Stalled"), message);
+    }
+}
+
 static void on_status_written(void *arg, struct kube_response *response)
 {
     struct look *look = arg;
@@ -318,11 +364,8 @@ static void on_status_written(void *arg, struct kube_response *response)
     }
     kube_informer_wrote(look->controller->jobs, response->object);
     if (memory != NULL)
-        budget_written(&memory->share, loop_now(look->controller->options.loop));
-    struct turn turns[TURNS_MOST];
-    size_t count = trainjob_turns(look->before, look->now, turns);
-    for (size_t i = 0; i < count; i++)
-        tell(look, response->object, turns[i].reason, turns[i].note);
+        memory->written = loop_now(look->controller->options.loop);
+    tell_changes(look, response->object);
     struct job_memory *found = NULL;
     cleanup_observation struct observation *observed = observe(look->controller, look->key, &found);
     if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
@@ -332,13 +375,16 @@ static void on_status_written(void *arg, struct kube_response *response)
     settle(look, observed, found);
 }
 
-static bool is_due(struct look *look, enum status_change change, struct job_memory *memory)
+static bool is_due(struct look *look, enum status_change change, const struct job_memory *memory)
 {
-    struct trainjob_controller *controller = look->controller;
-    int64_t wait = budget_wait(&controller->budget, &memory->share, change, loop_now(controller->options.loop));
-    if (wait > 0 && wait != INT64_MAX)
-        look_again(look, wait);
-    return wait == 0;
+    if (change == STATUS_SAME || change == STATUS_AT_ONCE)
+        return change == STATUS_AT_ONCE;
+    int64_t interval = change == STATUS_SOON ? SENTENCE_INTERVAL : STATUS_INTERVAL;
+    int64_t left = interval - instant_since(loop_now(look->controller->options.loop), memory->written);
+    if (memory->written.nanoseconds == 0 || left <= 0)
+        return true;
+    look_again(look, left);
+    return false;
 }
 
 static void write_status(struct look *look)
