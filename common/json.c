@@ -125,6 +125,16 @@ int json_put(cJSON *json, const char *path, cJSON *value, struct error *err)
     }
 }
 
+cJSON *json_add(cJSON *parent, const char *name, cJSON *value, bool *whole)
+{
+    bool added = name == NULL ? cJSON_AddItemToArray(parent, value) : cJSON_AddItemToObject(parent, name, value);
+    if (added)
+        return value;
+    cJSON_Delete(value);
+    *whole = false;
+    return NULL;
+}
+
 cJSON *json_exact_number(double value)
 {
     char text[40];
@@ -139,10 +149,10 @@ cJSON *json_exact_number(double value)
 cJSON *json_exact_numbers(const double *values, size_t count)
 {
     cleanup_json cJSON *list = cJSON_CreateArray();
+    bool whole = list != NULL;
     for (size_t i = 0; i < count; i++)
-        if (!cJSON_AddItemToArray(list, json_exact_number(values[i])))
-            return NULL;
-    return move(list);
+        json_add(list, NULL, json_exact_number(values[i]), &whole);
+    return whole ? move(list) : NULL;
 }
 
 bool json_equal(const cJSON *a, const cJSON *b)

@@ -24,15 +24,17 @@ static const cJSON *schema_of(const cJSON *crds, const char *kind)
 static cJSON *read_crds(struct error *err)
 {
     cleanup_json cJSON *crds = cJSON_CreateArray();
+    bool whole = crds != NULL;
     for (const struct embedded_file *file = embedded_crds; file->name != NULL; file++) {
         cleanup_json cJSON *documents = yaml_parse((const char *)file->bytes, file->length, file->name, err);
         if (documents == NULL)
             return NULL;
         while (documents->child != NULL)
-            if (!cJSON_AddItemToArray(crds, cJSON_DetachItemFromArray(documents, 0))) {
-                error_set(err, "out of memory");
-                return NULL;
-            }
+            json_add(crds, NULL, cJSON_DetachItemFromArray(documents, 0), &whole);
+    }
+    if (!whole) {
+        error_set(err, "out of memory");
+        return NULL;
     }
     return move(crds);
 }
@@ -98,6 +100,8 @@ cJSON *manifest_parse(const char *text, size_t length, const char *what, struct 
     cleanup_json cJSON *crds = read_crds(err);
     cleanup_json cJSON *documents = crds == NULL ? NULL : yaml_parse(text, length, what, err);
     cleanup_json cJSON *objects = cJSON_CreateArray();
+    if (documents != NULL && objects == NULL)
+        error_set(err, "%s: out of memory", what);
     if (documents == NULL || objects == NULL)
         return NULL;
     while (documents->child != NULL) {

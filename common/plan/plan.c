@@ -279,72 +279,84 @@ static struct plan *read_plan(const struct source *source, struct error *err)
 
 /* ---- writing ---- */
 
-static cJSON *split_json(const struct plan_split *split)
+static void add_text(cJSON *json, const char *name, const char *text, bool *whole)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "features", split->features);
-    cJSON_AddStringToObject(json, "labels", split->labels);
-    return json;
+    json_add(json, name, cJSON_CreateString(text), whole);
 }
 
-static void add_dataset(cJSON *json, const struct plan *plan)
+static void add_number(cJSON *json, const char *name, double number, bool *whole)
 {
-    cJSON *dataset = cJSON_AddObjectToObject(json, "dataset");
-    cJSON_AddStringToObject(dataset, "name", plan->dataset.name);
-    cJSON_AddStringToObject(dataset, "format", "IDX");
-    cJSON_AddItemToObject(dataset, "train", split_json(&plan->dataset.train));
-    cJSON_AddItemToObject(dataset, "test", split_json(&plan->dataset.test));
+    json_add(json, name, cJSON_CreateNumber(number), whole);
+}
+
+static cJSON *add_object(cJSON *json, const char *name, bool *whole)
+{
+    return json_add(json, name, cJSON_CreateObject(), whole);
+}
+
+static void add_split(cJSON *dataset, const char *name, const struct plan_split *split, bool *whole)
+{
+    cJSON *json = add_object(dataset, name, whole);
+    add_text(json, "features", split->features, whole);
+    add_text(json, "labels", split->labels, whole);
+}
+
+static void add_dataset(cJSON *json, const struct plan *plan, bool *whole)
+{
+    cJSON *dataset = add_object(json, "dataset", whole);
+    add_text(dataset, "name", plan->dataset.name, whole);
+    add_text(dataset, "format", "IDX", whole);
+    add_split(dataset, "train", &plan->dataset.train, whole);
+    add_split(dataset, "test", &plan->dataset.test, whole);
     if (plan->dataset.has_shape) {
-        cJSON *shape = cJSON_AddArrayToObject(dataset, "shape");
+        cJSON *shape = json_add(dataset, "shape", cJSON_CreateArray(), whole);
         for (size_t i = 0; i < 3; i++)
-            cJSON_AddItemToArray(shape, cJSON_CreateNumber(plan->dataset.shape[i]));
+            json_add(shape, NULL, cJSON_CreateNumber(plan->dataset.shape[i]), whole);
     }
-    cJSON_AddNumberToObject(dataset, "classes", plan->dataset.classes);
-    cJSON_AddItemToObject(dataset, "scale", json_exact_number(plan->dataset.scale));
-    cJSON_AddItemToObject(dataset, "mean", json_exact_numbers(plan->dataset.mean, plan->dataset.channels));
-    cJSON_AddItemToObject(dataset, "std", json_exact_numbers(plan->dataset.std, plan->dataset.channels));
+    add_number(dataset, "classes", plan->dataset.classes, whole);
+    json_add(dataset, "scale", json_exact_number(plan->dataset.scale), whole);
+    json_add(dataset, "mean", json_exact_numbers(plan->dataset.mean, plan->dataset.channels), whole);
+    json_add(dataset, "std", json_exact_numbers(plan->dataset.std, plan->dataset.channels), whole);
 }
 
-static void add_training(cJSON *json, const struct plan *plan)
+static void add_training(cJSON *json, const struct plan *plan, bool *whole)
 {
-    cJSON *training = cJSON_AddObjectToObject(json, "training");
-    cJSON_AddNumberToObject(training, "epochs", plan->training.epochs);
-    cJSON_AddNumberToObject(training, "batchSize", plan->training.batch_size);
-    cJSON *optimizer = cJSON_AddObjectToObject(training, "optimizer");
-    cJSON_AddStringToObject(optimizer, "type", "SGD");
-    cJSON_AddItemToObject(optimizer, "learningRate", json_exact_number(plan->training.learning_rate));
-    cJSON_AddItemToObject(optimizer, "momentum", json_exact_number(plan->training.momentum));
-    cJSON_AddItemToObject(optimizer, "weightDecay", json_exact_number(plan->training.weight_decay));
+    cJSON *training = add_object(json, "training", whole);
+    add_number(training, "epochs", plan->training.epochs, whole);
+    add_number(training, "batchSize", plan->training.batch_size, whole);
+    cJSON *optimizer = add_object(training, "optimizer", whole);
+    add_text(optimizer, "type", "SGD", whole);
+    json_add(optimizer, "learningRate", json_exact_number(plan->training.learning_rate), whole);
+    json_add(optimizer, "momentum", json_exact_number(plan->training.momentum), whole);
+    json_add(optimizer, "weightDecay", json_exact_number(plan->training.weight_decay), whole);
     char seed[24];
     snprintf(seed, sizeof seed, "%" PRIu64, plan->training.seed);
-    cJSON_AddRawToObject(training, "seed", seed);
-    cJSON_AddNumberToObject(training, "validateEveryEpochs", plan->training.validate_every_epochs);
+    json_add(training, "seed", cJSON_CreateRaw(seed), whole);
+    add_number(training, "validateEveryEpochs", plan->training.validate_every_epochs, whole);
     if (plan->training.goal_accuracy > 0)
-        cJSON_AddItemToObject(training, "goalAccuracy", json_exact_number(plan->training.goal_accuracy));
+        json_add(training, "goalAccuracy", json_exact_number(plan->training.goal_accuracy), whole);
 }
 
 /* The canonical text: compact, members in this order. NULL without memory. */
 static char *plan_text(const struct plan *plan, bool with_job)
 {
+    bool whole = true;
     cleanup_json cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "version", PLAN_VERSION);
+    add_number(json, "version", PLAN_VERSION, &whole);
     if (with_job) {
-        cJSON *job = cJSON_AddObjectToObject(json, "job");
-        cJSON_AddStringToObject(job, "namespace", plan->job_namespace);
-        cJSON_AddStringToObject(job, "name", plan->job_name);
-        cJSON_AddStringToObject(job, "uid", plan->job_uid);
+        cJSON *job = add_object(json, "job", &whole);
+        add_text(job, "namespace", plan->job_namespace, &whole);
+        add_text(job, "name", plan->job_name, &whole);
+        add_text(job, "uid", plan->job_uid, &whole);
     }
-    cJSON *model = cJSON_AddObjectToObject(json, "model");
-    cJSON_AddStringToObject(model, "zoo", plan_model_name(plan->model));
-    add_dataset(json, plan);
-    add_training(json, plan);
-    cJSON *sync = cJSON_AddObjectToObject(json, "sync");
-    cJSON_AddStringToObject(sync, "type", "Synchronous");
-    cJSON *synchronous = cJSON_AddObjectToObject(sync, "synchronous");
-    cJSON_AddNumberToObject(synchronous, "blocks", plan->blocks);
-    cJSON *servers = cJSON_AddObjectToObject(json, "parameterServers");
-    cJSON_AddNumberToObject(servers, "shards", plan->shards);
-    return json_print(json);
+    add_text(add_object(json, "model", &whole), "zoo", plan_model_name(plan->model), &whole);
+    add_dataset(json, plan, &whole);
+    add_training(json, plan, &whole);
+    cJSON *sync = add_object(json, "sync", &whole);
+    add_text(sync, "type", "Synchronous", &whole);
+    add_number(add_object(sync, "synchronous", &whole), "blocks", plan->blocks, &whole);
+    add_number(add_object(json, "parameterServers", &whole), "shards", plan->shards, &whole);
+    return whole ? json_print(json) : NULL;
 }
 
 /* ---- the two verbs ---- */
