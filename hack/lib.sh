@@ -17,6 +17,7 @@ packages_build=(build-essential pkg-config cmake ninja-build ca-certificates
 packages_cluster=(containerd runc containernetworking-plugins iptables iproute2 conntrack procps openssl curl jq
     util-linux python3-venv ca-certificates)
 packages_samples=(dataset-fashion-mnist)
+packages_fuzz=(clang xxd)
 
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
     bold=$'\e[1m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'

@@ -212,34 +212,6 @@ static void mutated_manifests_never_break_it(void **state)
     }
 }
 
-/* Which allocation fails next: cJSON's allocations go through here. */
-static size_t allocations_left = SIZE_MAX;
-
-static void *scarce_malloc(size_t size)
-{
-    if (allocations_left == 0)
-        return NULL;
-    allocations_left--;
-    return malloc(size);
-}
-
-/* Without memory there is a failure: no crash, no leak. */
-static void failing_allocations_are_survived(void **state)
-{
-    (void)state;
-    static const char text[] = JOB "  training: {epochs: 1, batchSize: 2, optimizer: {learningRate: 1}}\n"
-                                   "  template: {spec: {containers: [{name: trainer, env: [{name: A}]}]}}\n";
-    cJSON_Hooks hooks = {.malloc_fn = scarce_malloc, .free_fn = free};
-    cJSON_InitHooks(&hooks);
-    for (size_t allowed = 0; allowed < 6000; allowed += allowed < 400 ? 1 : 37) {
-        allocations_left = allowed;
-        struct error why = {0};
-        cJSON *objects = manifest_parse(text, strlen(text), "f.yaml", &why);
-        cJSON_Delete(objects);
-    }
-    cJSON_InitHooks(NULL);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,7 +221,6 @@ int main(void)
         cmocka_unit_test(the_same_is_refused_as_in_a_cluster),
         cmocka_unit_test(a_null_stands_for_the_default),
         cmocka_unit_test(mutated_manifests_never_break_it),
-        cmocka_unit_test(failing_allocations_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

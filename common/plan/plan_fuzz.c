@@ -1,0 +1,56 @@
+/* Any JSON as plan.json or, where it has the member "trainjob", as a TrainJob and its Dataset to be compiled: what
+ * compiles can be read, compiles to the same bytes again, and is within its bounds. */
+#include "common/plan/plan.h"
+#include "common/test/fuzz.h"
+
+#include <math.h>
+#include <string.h>
+
+static void check_bounds(const struct plan *plan)
+{
+    require(plan->job_uid != NULL && plan->job_name != NULL && plan->dataset.train.features != NULL);
+    require(plan->blocks >= 1 && plan->blocks <= PLAN_BLOCKS_MOST);
+    require(plan->shards >= 1 && plan->shards <= PLAN_SHARDS_MOST);
+    require(plan->training.epochs >= 1 && plan->training.batch_size >= 1);
+    require(plan->dataset.channels >= 1 && plan->dataset.channels <= PLAN_CHANNELS_MOST);
+    require(isfinite(plan->training.learning_rate) && isfinite(plan->dataset.scale));
+    for (uint32_t i = 0; i < plan->dataset.channels; i++)
+        require(isfinite(plan->dataset.mean[i]) && plan->dataset.std[i] > 0);
+    for (int i = 0; i < 3; i++)
+        require(!plan->dataset.has_shape || plan->dataset.shape[i] > 0);
+    require(plan_model_name(plan->model) != NULL);
+    const char *const paths[] = {plan->dataset.train.features, plan->dataset.train.labels};
+    for (int i = 0; i < 2; i++)
+        require(paths[i][0] != '/' && paths[i][0] != '\0' && strncmp(paths[i], "../", 3) != 0);
+}
+
+static bool read_plan(const char *text, size_t length)
+{
+    struct error err = {0};
+    cleanup_plan struct plan *plan = NULL;
+    int result = plan_parse(&plan, text, length, &err);
+    require((result < 0) == (error_message(&err)[0] != '\0') && (result < 0) == (plan == NULL));
+    if (plan != NULL)
+        check_bounds(plan);
+    return result == 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    cleanup_json cJSON *json = cJSON_ParseWithLength((const char *)data, size);
+    const cJSON *trainjob = json_at(json, "trainjob");
+    if (trainjob == NULL) {
+        read_plan((const char *)data, size);
+        return 0;
+    }
+    struct error err = {0};
+    cleanup_free char *text = plan_compile(trainjob, json_at(json, "dataset"), &err);
+    require((text == NULL) == (error_message(&err)[0] != '\0'));
+    if (text == NULL)
+        return 0;
+    require_with_memory(read_plan(text, strlen(text)));
+    cleanup_free char *again = plan_compile(trainjob, json_at(json, "dataset"), &err);
+    require_with_memory(again != NULL);
+    require(again == NULL || strcmp(text, again) == 0);
+    return 0;
+}
