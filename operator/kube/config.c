@@ -229,11 +229,14 @@ static int take_pem(char **pem, char **pem_file, const cJSON *entry, const struc
 
 static int take_server(struct kube_config *config, const char *server, const char *where, struct error *err)
 {
-    if (strncmp(server, "https://", 8) != 0 && strncmp(server, "http://", 7) != 0)
+    size_t scheme = strncmp(server, "https://", 8) == 0 ? 8 : strncmp(server, "http://", 7) == 0 ? 7 : 0;
+    if (scheme == 0)
         return error_set(err, "%s: the server '%s' must begin with https:// or http://", where, server);
     size_t length = strlen(server);
-    while (length > 0 && server[length - 1] == '/')
+    while (length > scheme && server[length - 1] == '/')
         length--;
+    if (length == scheme)
+        return error_set(err, "%s: the server '%s' names no host", where, server);
     return set_format(&config->server, err, "%.*s", (int)length, server);
 }
 
