@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "trainjob/plan.h"
 #include "trainjob/status.h"
+#include "trainjob/turns.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -197,6 +198,12 @@ static void note_gone(const struct look *look, const struct intent *intent)
         kube_informer_removed(informer, key.text, intent->uid);
 }
 
+static void tell(const struct look *look, const cJSON *job, enum reason reason, const char *sentence)
+{
+    enum kube_event_type type = reason_is_warning(reason) ? KUBE_EVENT_WARNING : KUBE_EVENT_NORMAL;
+    kube_event(look->controller->options.events, job, type, reason_name(reason), "Reconcile", sentence);
+}
+
 static void on_success(struct look *look, const struct intent *intent, const struct kube_response *response)
 {
     struct trainjob_controller *controller = look->controller;
@@ -210,12 +217,8 @@ static void on_success(struct look *look, const struct intent *intent, const str
         kube_informer_wrote(informer, response->object);
     if (intent->type == INTENT_FREEZE && memory != NULL)
         memory->frozen_here = true;
-    if (intent->event_reason[0] != '\0') {
-        cleanup_json cJSON *job = kube_cache_get(kube_informer_cache(controller->jobs), look->key);
-        if (job != NULL)
-            kube_event(controller->options.events, job, KUBE_EVENT_NORMAL, intent->event_reason, "Reconcile",
-                       intent->event_note);
-    }
+    if (intent->event != REASON_NONE) /* the answer is the job itself */
+        tell(look, response->object, intent->event, intent->event_note);
     look_again(look, 1); /* what comes next need not wait for the watch */
 }
 
@@ -315,38 +318,6 @@ static void carry_out(struct look *look)
 
 /* ---- status ---- */
 
-static void tell(const struct look *look, const cJSON *job, enum kube_event_type type, const char *reason,
-                 const char *note_text)
-{
-    kube_event(look->controller->options.events, job, type, reason, "Reconcile", note_text);
-}
-
-/* What people read in `kubectl describe`: turns of the job, and processes that ended. */
-static void tell_changes(const struct look *look, const cJSON *job)
-{
-    const char *phase = json_string(look->now, "phase", "");
-    const char *message = json_string(look->now, "message", "");
-    const cJSON *failure = json_at(look->now, "lastFailure");
-    if (failure != NULL && !json_equal(failure, json_at(look->before, "lastFailure"))) {
-        char sentence[1024];
-        snprintf(sentence, sizeof sentence, "pod '%s' on node '%s' ended with exit code %" PRId64 ": %s",
-                 json_string(failure, "pod", ""), json_string(failure, "node", ""), json_int(failure, "exitCode", 0),
-                 json_string(failure, "message", ""));
-        tell(look, job, KUBE_EVENT_WARNING, "ProcessEnded", sentence);
-    }
-    const cJSON *stalled = json_find(json_at(look->now, "conditions"), "type", "Stalled");
-    const cJSON *before = json_find(json_at(look->before, "conditions"), "type", "Stalled");
-    if (strcmp(phase, json_string(look->before, "phase", "")) != 0) {
-        if (strcmp(phase, "Running") == 0 || strcmp(phase, "Succeeded") == 0)
-            tell(look, job, KUBE_EVENT_NORMAL, phase, message);
-        else if (strcmp(phase, "Failed") == 0)
-            tell(look, job, KUBE_EVENT_WARNING, phase, message);
-    } else if (strcmp(json_string(stalled, "status", ""), "True") == 0 &&
-               strcmp(json_string(before, "status", ""), "True") != 0) {
-        tell(look, job, KUBE_EVENT_WARNING, json_string(stalled, "reason", "Stalled"), message);
-    }
-}
-
 static void on_status_written(void *arg, struct kube_response *response)
 {
     struct look *look = arg;
@@ -364,8 +335,11 @@ static void on_status_written(void *arg, struct kube_response *response)
     }
     kube_informer_wrote(look->controller->jobs, response->object);
     if (memory != NULL)
-        memory->written = loop_now(look->controller->options.loop);
-    tell_changes(look, response->object);
+        budget_written(&memory->share, loop_now(look->controller->options.loop));
+    struct turn turns[TURNS_MOST];
+    size_t count = trainjob_turns(look->before, look->now, turns);
+    for (size_t i = 0; i < count; i++)
+        tell(look, response->object, turns[i].reason, turns[i].note);
     struct job_memory *found = NULL;
     cleanup_observation struct observation *observed = observe(look->controller, look->key, &found);
     if (observed == NULL || strcmp(observed->job.uid, look->uid) != 0) {
@@ -375,16 +349,13 @@ static void on_status_written(void *arg, struct kube_response *response)
     settle(look, observed, found);
 }
 
-static bool is_due(struct look *look, enum status_change change, const struct job_memory *memory)
+static bool is_due(struct look *look, enum status_change change, struct job_memory *memory)
 {
-    if (change == STATUS_SAME || change == STATUS_AT_ONCE)
-        return change == STATUS_AT_ONCE;
-    int64_t interval = change == STATUS_SOON ? SENTENCE_INTERVAL : STATUS_INTERVAL;
-    int64_t left = interval - instant_since(loop_now(look->controller->options.loop), memory->written);
-    if (memory->written.nanoseconds == 0 || left <= 0)
-        return true;
-    look_again(look, left);
-    return false;
+    struct trainjob_controller *controller = look->controller;
+    int64_t wait = budget_wait(&controller->budget, &memory->share, change, loop_now(controller->options.loop));
+    if (wait > 0 && wait != INT64_MAX)
+        look_again(look, wait);
+    return wait == 0;
 }
 
 static void write_status(struct look *look)
@@ -515,6 +486,18 @@ static void forget_told_epochs(const struct observation *observed, struct job_me
 
 /* ---- the whole ---- */
 
+/* Nobody will ask for what was kept of this job; should it change after all, it is looked at anew. */
+static bool is_settled(const struct observation *observed, const struct job_memory *memory)
+{
+    const struct trainjob *job = &observed->job;
+    const char *history =
+        json_string(json_find(json_at(job->status, "conditions"), "type", "HistorySynced"), "reason", "");
+    bool is_recorded =
+        memory->history.configured ? strcmp(history, "Complete") == 0 : memory->history.failure[0] == '\0';
+    return trainjob_is_over(job) && !job->deleting && is_recorded &&
+           (!memory->reports.connected || memory->finished_is_acked);
+}
+
 /* The last part: the status is as it should be. */
 static void settle(struct look *look, struct observation *observed, struct job_memory *memory)
 {
@@ -524,6 +507,8 @@ static void settle(struct look *look, struct observation *observed, struct job_m
     look->outstanding = 1;
     if (!trainjob_is_over(&observed->job) && !observed->job.deleting)
         look_at_stuck_pods(look, observed, memory);
+    if (look->after == 0 && !look->failed && is_settled(observed, memory))
+        memory_settle(look->controller->memory, look->key);
     if (--look->outstanding == 0)
         look_end(look);
 }
