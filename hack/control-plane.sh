@@ -37,6 +37,14 @@ signal() { # NAME SIGNAL
     kill "-$2" "$(<"$THOLE_TEST_DIRECTORY/$1.pid")" 2>/dev/null || true
 }
 
+freeze() { # NAME: and none of its threads runs when this returns
+    local state
+    signal "$1" STOP
+    while state=$(sed 's/.*) //; s/ .*//' "/proc/$(<"$THOLE_TEST_DIRECTORY/$1.pid")"/task/*/stat | sort -u); [[ $state != T ]]; do
+        sleep 0.01
+    done
+}
+
 end() { # NAME: now, and gone when this returns
     local pid
     [[ -f $THOLE_TEST_DIRECTORY/$1.pid ]] || return 0
@@ -145,7 +153,7 @@ control() {
     case $1 in
         kill-api) end api ;;
         start-api) start_api "${@:2}" ;;
-        freeze-api) signal api STOP ;;
+        freeze-api) freeze api ;;
         thaw-api) signal api CONT ;;
         compact) compact ;;
         delete-key) delete_key "$2" ;;

@@ -74,6 +74,8 @@ live_tests() {
     folder=$(mktemp -d)
     "$("$here/tools.sh" --where ferretdb)/ferretdb" --listen "$address" --dir "$folder" >"$reports/ferretdb.txt" 2>&1 &
     server=$!
+    wait_for 120 "MongoDB's protocol on $address" bash -c "exec 3<>/dev/tcp/${address/://}" ||
+        { cat "$reports/ferretdb.txt" && die "FerretDB does not start"; }
     report history-live env "THOLE_TEST_MONGODB_URI=mongodb://$address" \
         "$THOLE_ROOT/build/asan/operator/history/history_test"
     stop_server
