@@ -9,6 +9,7 @@
 #include "kube/kube.h"
 #include "leader/leader.h"
 #include "loop/loop.h"
+#include "loop/trim.h"
 #include "metrics.h"
 #include "server/server.h"
 #include "trainjob/trainjob.h"
@@ -36,6 +37,7 @@ struct thole {
     struct host_paths allowed_host_paths;
     char advertise_address[512];
     struct loop *loop;
+    struct trim *trim;
     struct gauges *gauges;
     struct kube_client *client;
     struct leader *leader;
@@ -394,9 +396,10 @@ static int start(struct thole *thole, const struct flags *flags, struct error *e
         host_paths_parse(&thole->allowed_host_paths, flags->allowed_host_paths, err) < 0)
         return -1;
     thole->loop = loop_new(err);
+    thole->trim = thole->loop == NULL ? NULL : trim_start(thole->loop, err);
     thole->gauges = gauges_new(err);
     /* Signals before threads: these inherit what is blocked. */
-    if (thole->loop == NULL || thole->gauges == NULL || loop_handle_signals(thole->loop, on_signal, thole, err) < 0 ||
+    if (thole->trim == NULL || thole->gauges == NULL || loop_handle_signals(thole->loop, on_signal, thole, err) < 0 ||
         connect_cluster(thole, flags, err) < 0 || start_history(thole, flags, err) < 0 ||
         start_server(thole, flags, err) < 0 || start_leader(thole, flags, err) < 0)
         return -1;
@@ -424,6 +427,7 @@ static void stop(struct thole *thole)
         log_warn(&thole->log, "MongoDB is still owed the history of some jobs; the next operator writes it", "jobs",
                  count, NULL);
     }
+    trim_stop(thole->trim);
     loop_free(thole->loop);
     gauges_free(thole->gauges);
     host_paths_free(&thole->allowed_host_paths);

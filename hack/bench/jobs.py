@@ -1,6 +1,6 @@
 """The operator's speed, size and number of requests, against a real API server of its own on this machine.
 
-  hack/bench.sh operator [--parts idle,burst,limit,steady,life,settled] [--rounds N] [--quick] [--binary FILE]
+  hack/bench.sh operator [--parts idle,burst,limit,steady,life,settled] [--rounds N] [--scale X] [--binary FILE]
 
   idle      no job at all: resident memory
   burst     1,000 TrainJobs applied at once: until every Secret, Service, NetworkPolicy and Deployment exists
@@ -13,7 +13,7 @@ burst, limit, steady and settled have an API server and etcd, no controllers, so
 the bench itself makes in `settled`; life has the controller manager, the scheduler and nodes played by kwok. Jobs live
 by coordinators that speak the real protocol and train nothing (e2e/support/coordinators.py). The load generator shares
 the machine's cores with all of these. Times are taken by the arrival of watch events in this process.
-The whole run takes about ten minutes. --quick makes everything ten times smaller, to see whether it works.
+The whole run takes about ten minutes. --scale 0.1 makes everything ten times smaller, to see whether it works.
 """
 
 import argparse
@@ -153,11 +153,10 @@ class Operator:
 class Stage:
     api: Rest
     operator: Operator
-    quick: bool
-    rounds: int
+    scale: float
 
     def count(self, full: int) -> int:
-        return max(full // 4, 1) if self.quick else full
+        return max(round(full * self.scale), 1)
 
     async def apply(self, names: list[str], sent: dict[str, float] | None = None) -> None:
         async def one(name: str) -> None:
@@ -241,7 +240,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 async def idle(stage: Stage) -> Object:
-    await asyncio.sleep(3 if stage.quick else 20)
+    await asyncio.sleep(15)
     return memory_mb(stage.operator.pid)
 
 
@@ -400,7 +399,7 @@ async def settled(stage: Stage) -> Object:
         await quiet(stage.operator)
     ended = time.monotonic() - begin
     peak = memory_mb(stage.operator.pid)["peak"]
-    seconds = 10 if stage.quick else 60
+    seconds = 60 if stage.scale >= 1 else 20
     await asyncio.sleep(seconds)
     after_life = memory_mb(stage.operator.pid)
     meter = Meter(stage.operator)
@@ -439,7 +438,7 @@ async def play(part: str, options: argparse.Namespace) -> Object:
                 await until_served(api)
                 await api.create("thole.dev/v1alpha1/datasets", NAMESPACE, DATASET)
                 await operator.start()
-                return await PARTS[part][0](Stage(api, operator, options.quick, options.rounds))
+                return await PARTS[part][0](Stage(api, operator, options.scale))
             finally:
                 operator.stop()
 
@@ -460,7 +459,7 @@ async def until_served(api: Rest) -> None:
 
 def run_part(part: str, options: argparse.Namespace) -> Object:
     command = [ROOT / "hack/control-plane.sh", *PARTS[part][1], sys.executable, __file__, "--binary", options.binary,
-               "--play", part, *(["--quick"] if options.quick else [])]
+               "--play", part, "--scale", str(options.scale)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
         raise SystemExit(f"{part} failed")
@@ -500,7 +499,7 @@ def rows_of(part: str, r: Object) -> Iterator[tuple[str, str, str]]:
         yield (f"{r['jobs']} settled jobs: resident memory",
                f"{r['rss']:.1f} MiB, {r['rss_restarted']:.1f} after a restart", "< 64 MiB")
         yield "  the most while they lived, while restarting", f"{r['peak']:.1f}, {r['restart_peak']:.1f} MiB", ""
-        yield "  requests in a minute (watches that were renewed)", json.dumps(r["requests"]), "only watches"
+        yield "  requests at rest (watches that were renewed)", json.dumps(r["requests"]), "only watches"
         yield "  CPU", f"{r['cpu_percent']:.2f} %", "< 1 %"
         yield "  restart until synced", f"{r['restart']:.1f} s ({r['restart_cpu']:.1f} CPU s)", "< 10 s"
         yield "  applied, trained and ended in", f"{r['ended']:.0f} s", ""
@@ -523,7 +522,7 @@ def parse() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--rounds", type=int, default=3, help="of burst and limit, medians of which are shown")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0, help="how many jobs, as a part of the whole")
     parser.add_argument("--binary", type=Path, default=ROOT / "build/release/thole-operator")
     parser.add_argument("--json", type=Path, help="also write every figure there")
     parser.add_argument("--play", help=argparse.SUPPRESS)
@@ -542,7 +541,7 @@ def main() -> None:
         return
     results = {}
     for part in options.parts:
-        rounds = 1 if options.quick or part not in ("burst", "limit") else options.rounds
+        rounds = 1 if options.scale < 1 or part not in ("burst", "limit") else options.rounds
         print(f"{part} …", file=sys.stderr, flush=True)
         results[part] = median_of([run_part(part, options) for _ in range(rounds)])
     if options.json:

@@ -207,29 +207,32 @@ static void drop_if_empty(struct kube_cache *cache, struct entry *entry)
 
 /* ---- changes of the view ---------------------------------------------------------------------------------------- */
 
-static void tell(struct kube_cache *cache, enum kube_change change, const char *key, const struct version *version)
+static void tell(struct kube_cache *cache, enum kube_change change, const char *key, const struct version *version,
+                 const cJSON *object)
 {
     if (cache->handler == NULL)
         return;
-    cleanup_json cJSON *object = version_unpack(version);
-    cache->handler(cache->arg, change, key, object);
+    cleanup_json cJSON *unpacked = object == NULL ? version_unpack(version) : NULL;
+    cache->handler(cache->arg, change, key, object == NULL ? unpacked : object);
 }
 
-/* Says what differs between the view before and after. */
-static void tell_difference(struct kube_cache *cache, const struct entry *entry, const struct version *before)
+/* Says what differs between the view before and after. `object` is what comes after, or NULL where it must be unpacked.
+ */
+static void tell_difference(struct kube_cache *cache, const struct entry *entry, const struct version *before,
+                            const cJSON *object)
 {
     const struct version *after = view(entry);
     if (before == NULL && after == NULL)
         return;
     if (before == NULL) {
-        tell(cache, KUBE_APPEARED, entry->key, after);
+        tell(cache, KUBE_APPEARED, entry->key, after, object);
     } else if (after == NULL) {
-        tell(cache, KUBE_VANISHED, entry->key, before);
+        tell(cache, KUBE_VANISHED, entry->key, before, NULL);
     } else if (strcmp(version_uid(before), version_uid(after)) != 0) {
-        tell(cache, KUBE_VANISHED, entry->key, before);
-        tell(cache, KUBE_APPEARED, entry->key, after);
+        tell(cache, KUBE_VANISHED, entry->key, before, NULL);
+        tell(cache, KUBE_APPEARED, entry->key, after, object);
     } else if (!version_same(before, after)) {
-        tell(cache, KUBE_CHANGED, entry->key, after);
+        tell(cache, KUBE_CHANGED, entry->key, after, object);
     }
 }
 
@@ -254,9 +257,10 @@ static void free_overlay(struct overlay *overlay)
     free(overlay);
 }
 
-/* Makes `watched` and `overlay` (both taken over) what the entry holds, keeps the indexes, and tells the change. The
- * entry may be gone afterwards. */
-static void replace(struct kube_cache *cache, struct entry *entry, struct version *watched, struct overlay *overlay)
+/* Makes `watched` and `overlay` (both taken over) what the entry holds, keeps the indexes, and tells the change.
+ * `object` is what the new one of them was packed from, or NULL. The entry may be gone afterwards. */
+static void replace(struct kube_cache *cache, struct entry *entry, struct version *watched, struct overlay *overlay,
+                    const cJSON *object)
 {
     const struct version *before = view(entry);
     struct version *old_watched = entry->watched;
@@ -275,7 +279,8 @@ static void replace(struct kube_cache *cache, struct entry *entry, struct versio
     entry->watched = watched;
     entry->overlay = overlay;
     index_entry(cache, entry);
-    tell_difference(cache, entry, before);
+    bool is_seen = view(entry) == (overlay != old_overlay && overlay != NULL ? overlay->version : watched);
+    tell_difference(cache, entry, before, is_seen ? object : NULL);
     if (old_watched != watched)
         free(old_watched);
     if (old_overlay != overlay)
@@ -331,7 +336,7 @@ static int observe_applied(struct kube_cache *cache, cJSON *object, struct error
     }
     entry->list = cache->list;
     remember_shown(cache, entry, version);
-    replace(cache, entry, version, overlay_after(entry, version));
+    replace(cache, entry, version, overlay_after(entry, version), object);
     return 0;
 }
 
@@ -348,7 +353,7 @@ static int observe_deleted(struct kube_cache *cache, const cJSON *object, struct
     struct overlay *overlay = entry->overlay;
     if (overlay != NULL && (overlay->version == NULL || strcmp(version_uid(overlay->version), uid) == 0))
         overlay = NULL;
-    replace(cache, entry, NULL, overlay);
+    replace(cache, entry, NULL, overlay, NULL);
     return 0;
 }
 
@@ -363,7 +368,7 @@ static void sweep(struct kube_cache *cache)
             if (overlay != NULL && overlay->list < cache->list)
                 overlay = NULL;
             if (watched != entry->watched || overlay != entry->overlay)
-                replace(cache, entry, watched, overlay);
+                replace(cache, entry, watched, overlay, NULL);
         }
     }
 }
@@ -422,7 +427,7 @@ int kube_cache_wrote(struct kube_cache *cache, const cJSON *answer, struct insta
         return error_set(err, "out of memory for an object of the cache");
     }
     overlay->version = move(version);
-    replace(cache, entry, entry->watched, overlay);
+    replace(cache, entry, entry->watched, overlay, object);
     return 0;
 }
 
@@ -441,14 +446,14 @@ int kube_cache_removed(struct kube_cache *cache, const char *key, const char *ui
         free_overlay(overlay);
         return error_set(err, "out of memory for an object of the cache");
     }
-    replace(cache, entry, entry->watched, overlay);
+    replace(cache, entry, entry->watched, overlay, NULL);
     return 0;
 }
 
 struct instant kube_cache_expire(struct kube_cache *cache, struct instant now)
 {
     while (cache->oldest != NULL && cache->oldest->expires.nanoseconds <= now.nanoseconds)
-        replace(cache, cache->oldest->entry, cache->oldest->entry->watched, NULL);
+        replace(cache, cache->oldest->entry, cache->oldest->entry->watched, NULL, NULL);
     return cache->oldest == NULL ? (struct instant){0} : cache->oldest->expires;
 }
 

@@ -1,5 +1,6 @@
 #include "loop/loop.h"
 #include "loop/mailbox.h"
+#include "loop/trim.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -276,6 +277,30 @@ static void messages_cross_threads_both_ways(void **state)
     mailbox_free(traffic->back);
 }
 
+static const char *first_word(void)
+{
+    return "first";
+}
+
+static const char *second_word(void)
+{
+    return "second";
+}
+
+/* Addresses that the dynamic linker filled in, in what is constant from then on. */
+static const char *(*const volatile words[])(void) = {first_word, second_word};
+
+static void code_that_was_let_go_comes_back(void **state)
+{
+    (void)state;
+    assert_true(trim_now() > 0);
+    assert_string_equal(words[0](), "first");
+    assert_string_equal(words[1](), "second");
+    char text[64];
+    snprintf(text, sizeof text, "%.3f", 0.125);
+    assert_string_equal(text, "0.125");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +311,7 @@ int main(void)
         cmocka_unit_test(mailbox_keeps_order_and_refuses_when_full_or_closed),
         cmocka_unit_test(waiting_ends_at_its_time_and_at_closing),
         cmocka_unit_test(messages_cross_threads_both_ways),
+        cmocka_unit_test(code_that_was_let_go_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,9 +26,23 @@ static void project_job(cJSON *object)
     cJSON_DeleteItemFromObjectCaseSensitive((cJSON *)json_at(object, "metadata"), "annotations");
 }
 
+/* Drops the items of a list whose `member` is none of `values`. */
+static void keep_items(cJSON *list, const char *member, const char *const *values)
+{
+    for (cJSON *item = list == NULL ? NULL : list->child, *next = NULL; item != NULL; item = next) {
+        next = item->next;
+        bool keep = false;
+        for (size_t i = 0; values[i] != NULL && !keep; i++)
+            keep = strcmp(json_string(item, member, ""), values[i]) == 0;
+        if (!keep)
+            cJSON_Delete(cJSON_DetachItemViaPointer(list, item));
+    }
+}
+
+/* There are several of these for each job: only what job.c reads. */
 static void project_child(cJSON *object)
 {
-    static const char *const members[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
+    static const char *const members[] = {"metadata", "spec", "status", NULL};
     static const char *const metadata[] = {"name",
                                            "namespace",
                                            "uid",
@@ -38,12 +52,20 @@ static void project_child(cJSON *object)
                                            "creationTimestamp",
                                            "deletionTimestamp",
                                            NULL};
+    static const char *const labels[] = {TRAINJOB_LABEL_JOB, TRAINJOB_LABEL_UID, TRAINJOB_LABEL_ROLE,
+                                         TRAINJOB_LABEL_SHARD, NULL};
+    static const char *const owner[] = {"uid", "controller", NULL};
     static const char *const spec[] = {"replicas", "nodeName", NULL};
     static const char *const status[] = {"phase", "reason", "message", "conditions", "containerStatuses", NULL};
+    static const char *const conditions[] = {"ReplicaFailure", "Ready", "PodScheduled", NULL};
     keep_members(object, members);
     keep_members((cJSON *)json_at(object, "metadata"), metadata);
+    keep_members((cJSON *)json_at(object, "metadata.labels"), labels);
+    cJSON *item = NULL;
+    cJSON_ArrayForEach(item, json_at(object, "metadata.ownerReferences")) keep_members(item, owner);
     keep_members((cJSON *)json_at(object, "spec"), spec);
     keep_members((cJSON *)json_at(object, "status"), status);
+    keep_items((cJSON *)json_at(object, "status.conditions"), "type", conditions);
 }
 
 /* ---- what wakes a job up ---- */

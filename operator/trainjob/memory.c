@@ -4,8 +4,17 @@
 
 enum { FIRST_BUCKETS = 256 };
 
+/* One job. Its texts stand behind it: the key, then the UID. */
+struct entry {
+    struct entry *next_by_key, *next_by_uid;
+    struct job_memory *job;    /* NULL: settled */
+    enum trainjob_phase phase; /* then */
+    uint32_t uid;              /* where it begins */
+    char texts[];
+};
+
 struct memory {
-    struct job_memory **by_key, **by_uid;
+    struct entry **by_key, **by_uid;
     size_t buckets; /* of each, a power of two */
     size_t count;
     bool history_configured;
@@ -26,8 +35,8 @@ struct memory *memory_new(bool history_configured, struct error *err)
     if (memory != NULL) {
         memory->buckets = FIRST_BUCKETS;
         memory->history_configured = history_configured;
-        memory->by_key = calloc(FIRST_BUCKETS, sizeof(struct job_memory *));
-        memory->by_uid = calloc(FIRST_BUCKETS, sizeof(struct job_memory *));
+        memory->by_key = calloc(FIRST_BUCKETS, sizeof(struct entry *));
+        memory->by_uid = calloc(FIRST_BUCKETS, sizeof(struct entry *));
     }
     if (memory == NULL || memory->by_key == NULL || memory->by_uid == NULL) {
         error_set(err, "out of memory");
@@ -36,11 +45,35 @@ struct memory *memory_new(bool history_configured, struct error *err)
     return move(memory);
 }
 
-static void job_memory_free(struct job_memory *job)
+static const char *uid_of(const struct entry *entry)
 {
-    free(job->epochs);
-    cJSON_Delete(job->events);
-    free(job);
+    return entry->texts + entry->uid;
+}
+
+static struct entry **key_bucket(const struct memory *memory, const char *key)
+{
+    return &memory->by_key[hash(key) & (memory->buckets - 1)];
+}
+
+static struct entry **uid_bucket(const struct memory *memory, const char *uid)
+{
+    return &memory->by_uid[hash(uid) & (memory->buckets - 1)];
+}
+
+static void free_job(struct entry *entry)
+{
+    if (entry->job == NULL)
+        return;
+    free(entry->job->epochs);
+    cJSON_Delete(entry->job->events);
+    free(entry->job);
+    entry->job = NULL;
+}
+
+static void free_entry(struct entry *entry)
+{
+    free_job(entry);
+    free(entry);
 }
 
 void memory_free(struct memory *memory)
@@ -48,9 +81,9 @@ void memory_free(struct memory *memory)
     if (memory == NULL)
         return;
     for (size_t i = 0; memory->by_key != NULL && i < memory->buckets; i++) {
-        for (struct job_memory *job = memory->by_key[i], *next = NULL; job != NULL; job = next) {
-            next = job->next_by_key;
-            job_memory_free(job);
+        for (struct entry *entry = memory->by_key[i], *next = NULL; entry != NULL; entry = next) {
+            next = entry->next_by_key;
+            free_entry(entry);
         }
     }
     free(memory->by_key);
@@ -58,22 +91,22 @@ void memory_free(struct memory *memory)
     free(memory);
 }
 
-static void insert(struct memory *memory, struct job_memory *job)
+static void insert(struct memory *memory, struct entry *entry)
 {
-    struct job_memory **by_key = &memory->by_key[hash(job->key) & (memory->buckets - 1)];
-    struct job_memory **by_uid = &memory->by_uid[hash(job->uid) & (memory->buckets - 1)];
-    job->next_by_key = *by_key;
-    job->next_by_uid = *by_uid;
-    *by_key = job;
-    *by_uid = job;
+    struct entry **by_key = key_bucket(memory, entry->texts);
+    struct entry **by_uid = uid_bucket(memory, uid_of(entry));
+    entry->next_by_key = *by_key;
+    entry->next_by_uid = *by_uid;
+    *by_key = entry;
+    *by_uid = entry;
 }
 
 /* Without memory for it the chains just grow longer. */
 static void grow(struct memory *memory)
 {
     size_t buckets = memory->buckets * 2;
-    struct job_memory **by_key = calloc(buckets, sizeof(struct job_memory *));
-    struct job_memory **by_uid = calloc(buckets, sizeof(struct job_memory *));
+    struct entry **by_key = calloc(buckets, sizeof(struct entry *));
+    struct entry **by_uid = calloc(buckets, sizeof(struct entry *));
     if (by_key == NULL || by_uid == NULL) {
         free(by_key);
         free(by_uid);
@@ -84,74 +117,101 @@ static void grow(struct memory *memory)
     memory->by_uid = by_uid;
     memory->buckets = buckets;
     for (size_t i = 0; i < old.buckets; i++) {
-        for (struct job_memory *job = old.by_key[i], *next = NULL; job != NULL; job = next) {
-            next = job->next_by_key;
-            insert(memory, job);
+        for (struct entry *entry = old.by_key[i], *next = NULL; entry != NULL; entry = next) {
+            next = entry->next_by_key;
+            insert(memory, entry);
         }
     }
     free(old.by_key);
     free(old.by_uid);
 }
 
-static struct job_memory *find_key(const struct memory *memory, const char *key)
+static struct entry *find_key(const struct memory *memory, const char *key)
 {
-    struct job_memory *job = memory->by_key[hash(key) & (memory->buckets - 1)];
-    while (job != NULL && strcmp(job->key, key) != 0)
-        job = job->next_by_key;
-    return job;
+    struct entry *entry = *key_bucket(memory, key);
+    while (entry != NULL && strcmp(entry->texts, key) != 0)
+        entry = entry->next_by_key;
+    return entry;
 }
 
 struct job_memory *memory_find(const struct memory *memory, const char *uid)
 {
-    struct job_memory *job = memory->by_uid[hash(uid) & (memory->buckets - 1)];
-    while (job != NULL && strcmp(job->uid, uid) != 0)
-        job = job->next_by_uid;
-    return job;
+    struct entry *entry = *uid_bucket(memory, uid);
+    while (entry != NULL && strcmp(uid_of(entry), uid) != 0)
+        entry = entry->next_by_uid;
+    return entry == NULL ? NULL : entry->job;
 }
 
 void memory_drop(struct memory *memory, const char *key)
 {
-    struct job_memory *job = find_key(memory, key);
-    if (job == NULL)
+    struct entry *entry = find_key(memory, key);
+    if (entry == NULL)
         return;
-    struct job_memory **by_key = &memory->by_key[hash(job->key) & (memory->buckets - 1)];
-    while (*by_key != job)
+    struct entry **by_key = key_bucket(memory, entry->texts);
+    while (*by_key != entry)
         by_key = &(*by_key)->next_by_key;
-    *by_key = job->next_by_key;
-    struct job_memory **by_uid = &memory->by_uid[hash(job->uid) & (memory->buckets - 1)];
-    while (*by_uid != job)
+    *by_key = entry->next_by_key;
+    struct entry **by_uid = uid_bucket(memory, uid_of(entry));
+    while (*by_uid != entry)
         by_uid = &(*by_uid)->next_by_uid;
-    *by_uid = job->next_by_uid;
+    *by_uid = entry->next_by_uid;
     memory->count--;
-    job_memory_free(job);
+    free_entry(entry);
+}
+
+void memory_settle(struct memory *memory, const char *key)
+{
+    struct entry *entry = find_key(memory, key);
+    if (entry == NULL || entry->job == NULL)
+        return;
+    entry->phase = entry->job->phase;
+    free_job(entry);
+}
+
+static struct entry *add_entry(struct memory *memory, const char *key, const char *uid)
+{
+    size_t key_size = strlen(key) + 1;
+    size_t uid_size = strlen(uid) + 1;
+    struct entry *entry = calloc(1, sizeof *entry + key_size + uid_size);
+    if (entry == NULL)
+        return NULL;
+    entry->uid = (uint32_t)key_size;
+    memcpy(entry->texts, key, key_size);
+    memcpy(entry->texts + key_size, uid, uid_size);
+    if (memory->count >= memory->buckets)
+        grow(memory);
+    insert(memory, entry);
+    memory->count++;
+    return entry;
 }
 
 struct job_memory *memory_of(struct memory *memory, const char *key, const char *uid)
 {
-    struct job_memory *job = find_key(memory, key);
-    if (job != NULL && strcmp(job->uid, uid) == 0)
-        return job;
-    if (job != NULL)
+    struct entry *entry = find_key(memory, key);
+    if (entry != NULL && strcmp(uid_of(entry), uid) != 0) {
         memory_drop(memory, key);
-    job = calloc(1, sizeof *job);
-    if (job == NULL)
+        entry = NULL;
+    }
+    if (entry == NULL)
+        entry = add_entry(memory, key, uid);
+    if (entry == NULL || entry->job != NULL)
+        return entry == NULL ? NULL : entry->job;
+    entry->job = calloc(1, sizeof *entry->job);
+    if (entry->job == NULL)
         return NULL;
-    snprintf(job->key, sizeof job->key, "%s", key);
-    snprintf(job->uid, sizeof job->uid, "%s", uid);
-    job->history.configured = memory->history_configured;
-    if (memory->count >= memory->buckets)
-        grow(memory);
-    insert(memory, job);
-    memory->count++;
-    return job;
+    entry->job->key = entry->texts;
+    entry->job->uid = uid_of(entry);
+    entry->job->phase = entry->phase;
+    entry->job->history.configured = memory->history_configured;
+    return entry->job;
 }
 
 void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES])
 {
     memset(out, 0, TRAINJOB_PHASES * sizeof out[0]);
     for (size_t i = 0; i < memory->buckets; i++)
-        for (const struct job_memory *job = memory->by_key[i]; job != NULL; job = job->next_by_key)
-            out[job->phase]++;
+        for (const struct entry *entry = memory->by_key[i]; entry != NULL; entry = entry->next_by_key)
+            out[entry->job != NULL ? entry->job->phase : entry->phase]++;
 }
 
 /* ---- epochs ---- */

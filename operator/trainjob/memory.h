@@ -1,17 +1,17 @@
 /* memory — what the controller keeps of each job between two looks: the coordinator's reports, how its own attempts
  * went, what was acknowledged. None of it is needed after a restart: coordinators say everything again that was not
- * acknowledged, and attempts are made anew.
+ * acknowledged, and attempts are made anew. Of a job that has ended, and of which nobody is owed anything, only the
+ * phase is kept: there may be ten thousand of them.
  */
 #ifndef THOLE_OPERATOR_TRAINJOB_MEMORY_H
 #define THOLE_OPERATOR_TRAINJOB_MEMORY_H
 
 #include "common/clock.h"
-#include "trainjob/job.h"
 #include "trainjob/budget.h"
+#include "trainjob/job.h"
 
 struct job_memory {
-    char uid[64];
-    char key[KUBE_KEY_SIZE];
+    const char *uid, *key;
     enum trainjob_phase phase; /* as last seen, for metrics */
 
     struct trainjob_reports reports; /* its `epochs` is the list below */
@@ -33,8 +33,6 @@ struct job_memory {
     struct budget_share share; /* of status writes */
     cJSON *events;             /* newest warning by pod UID */
     struct instant events_read;
-
-    struct job_memory *next_by_key, *next_by_uid;
 };
 
 struct memory; /* opaque */
@@ -46,8 +44,10 @@ CLEANUP_DEFINE(cleanup_memory_pointer, struct memory, memory_free)
 /* Of the job with this key and UID, made where there is none; what was kept of an earlier job of that key is dropped.
  * NULL without memory. */
 struct job_memory *memory_of(struct memory *memory, const char *key, const char *uid);
-struct job_memory *memory_find(const struct memory *memory, const char *uid); /* NULL: none */
+struct job_memory *memory_find(const struct memory *memory, const char *uid); /* NULL: none, or settled */
 void memory_drop(struct memory *memory, const char *key);
+/* Forgets all but the phase; `memory_of` begins anew. */
+void memory_settle(struct memory *memory, const char *key);
 void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES]);
 
 /* Keeps an epoch, the one with the highest term of each number, sorted. -1 where there are too many. */

@@ -52,6 +52,33 @@ static void a_later_job_of_that_name_knows_nothing_of_the_earlier(void **state)
     assert_ptr_equal(memory_find(memory, "2"), job);
 }
 
+static void a_settled_job_is_counted_and_begins_anew(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(true, &err);
+    struct job_memory *job = memory_of(memory, "ns/a", "1");
+    job->phase = TRAINJOB_SUCCEEDED;
+    job->attempts.secret_made = true;
+    memory_settle(memory, "ns/a");
+    memory_settle(memory, "ns/a");
+    memory_settle(memory, "ns/b");
+    assert_null(memory_find(memory, "1"));
+    uint64_t counts[TRAINJOB_PHASES];
+    memory_count(memory, counts);
+    assert_int_equal(counts[TRAINJOB_SUCCEEDED], 1);
+
+    job = memory_of(memory, "ns/a", "1");
+    assert_false(job->attempts.secret_made);
+    assert_true(job->history.configured);
+    assert_int_equal(job->phase, TRAINJOB_SUCCEEDED);
+    assert_string_equal(job->key, "ns/a");
+    assert_string_equal(job->uid, "1");
+    memory_count(memory, counts);
+    assert_int_equal(counts[TRAINJOB_SUCCEEDED], 1);
+    assert_int_equal(counts[TRAINJOB_PENDING], 0);
+}
+
 static void add(struct job_memory *job, uint32_t term, uint32_t epoch)
 {
     struct report_epoch value = {.term = term, .epoch = epoch};
@@ -112,6 +139,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_found_by_key_and_uid),
         cmocka_unit_test(a_later_job_of_that_name_knows_nothing_of_the_earlier),
+        cmocka_unit_test(a_settled_job_is_counted_and_begins_anew),
         cmocka_unit_test(epochs_stay_in_order_and_the_highest_term_stays),
         cmocka_unit_test(epochs_have_a_cap),
     };

@@ -486,6 +486,18 @@ static void forget_told_epochs(const struct observation *observed, struct job_me
 
 /* ---- the whole ---- */
 
+/* Nobody will ask for what was kept of this job; should it change after all, it is looked at anew. */
+static bool is_settled(const struct observation *observed, const struct job_memory *memory)
+{
+    const struct trainjob *job = &observed->job;
+    const char *history =
+        json_string(json_find(json_at(job->status, "conditions"), "type", "HistorySynced"), "reason", "");
+    bool is_recorded =
+        memory->history.configured ? strcmp(history, "Complete") == 0 : memory->history.failure[0] == '\0';
+    return trainjob_is_over(job) && !job->deleting && is_recorded &&
+           (!memory->reports.connected || memory->finished_is_acked);
+}
+
 /* The last part: the status is as it should be. */
 static void settle(struct look *look, struct observation *observed, struct job_memory *memory)
 {
@@ -495,6 +507,8 @@ static void settle(struct look *look, struct observation *observed, struct job_m
     look->outstanding = 1;
     if (!trainjob_is_over(&observed->job) && !observed->job.deleting)
         look_at_stuck_pods(look, observed, memory);
+    if (look->after == 0 && !look->failed && is_settled(observed, memory))
+        memory_settle(look->controller->memory, look->key);
     if (--look->outstanding == 0)
         look_end(look);
 }
