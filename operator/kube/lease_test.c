@@ -104,7 +104,7 @@ static void begin_without_lease(struct stage *stage, const struct exchange *scri
     *stage = (struct stage){.loop = loop_new(NULL), .began = clock_now()};
     assert_non_null(stage->loop);
     loop_timer_init(&stage->look, stage->loop, look, stage);
-    stage->server = fake_server_start(stage->loop, FAKE_HTTP1, script);
+    stage->server = fake_server_start(stage->loop, script);
     stage->client = fake_server_client(stage->server, NULL);
 }
 
@@ -137,32 +137,51 @@ static void end(struct stage *stage)
     loop_free(stage->loop);
 }
 
-static void it_is_made_renewed_and_given_back(void **state)
+static void it_is_made_and_given_back(void **state)
 {
     (void)state;
     static const struct exchange script[] = {
-        {LOOK, 404, NULL, STATUS, ENDS},
-        {WATCH, 200, NULL, LIST_END, GOES_ON},
-        {CREATE, 201, NULL, LEASE("2", "us", "a"), ENDS},
-        {"\"metadata\":{\"uid\":\"u\",\"resourceVersion\":\"2\"}", 200, NULL, LEASE("3", "us", "b"), ENDS},
-        {RELEASE, 200, NULL, LEASE("4", "", "c"), ENDS},
+        {LOOK, 404, NULL, STATUS, false, false},
+        {WATCH, 200, NULL, LIST_END, false, true},
+        {CREATE, 201, NULL, LEASE("2", "us", "a"), false, false},
+        {RELEASE, 200, NULL, LEASE("4", "", "c"), false, false},
         {0},
     };
     struct stage stage;
-    begin(&stage, script, 3600 * SECONDS, 1 * MILLISECONDS);
+    begin(&stage, script, 3600 * SECONDS, 1800 * SECONDS);
     play(&stage, 2);
     assert_int_equal(stage.leading, 0);
     assert_false(kube_lease_held(stage.lease));
     kube_lease_stand(stage.lease);
     run_until(&stage, is_leading);
     assert_true(kube_lease_held(stage.lease));
-    play(&stage, 4);
     kube_lease_release(stage.lease);
     assert_false(kube_lease_held(stage.lease));
     run_until(&stage, is_released);
-    assert_int_equal(fake_server_played(stage.server), 5);
+    assert_int_equal(fake_server_played(stage.server), 4);
     assert_int_equal(stage.leading, 1);
     assert_int_equal(stage.lost, 0);
+    end(&stage);
+}
+
+static void it_is_renewed_on_the_version_that_was_written(void **state)
+{
+    (void)state;
+    static const struct exchange script[] = {
+        {LOOK, 404, NULL, STATUS, false, false},
+        {WATCH, 200, NULL, LIST_END, false, true},
+        {CREATE, 201, NULL, LEASE("2", "us", "a"), false, false},
+        {"\"metadata\":{\"uid\":\"u\",\"resourceVersion\":\"2\"}", 200, NULL, LEASE("3", "us", "b"), false, false},
+        {"\"metadata\":{\"uid\":\"u\",\"resourceVersion\":\"3\"}", 200, NULL, LEASE("4", "us", "c"), false, false},
+        {0},
+    };
+    struct stage stage;
+    begin(&stage, script, 3600 * SECONDS, 1 * MILLISECONDS);
+    play(&stage, 2);
+    kube_lease_stand(stage.lease);
+    play(&stage, 5);
+    assert_true(kube_lease_held(stage.lease));
+    assert_int_equal(stage.leading, 1);
     end(&stage);
 }
 
@@ -170,10 +189,10 @@ static void one_that_is_given_back_is_taken_when_the_watch_says_so(void **state)
 {
     (void)state;
     static const struct exchange script[] = {
-        {LOOK, 200, NULL, LEASE("1", "them", "a"), ENDS},
+        {LOOK, 200, NULL, LEASE("1", "them", "a"), false, false},
         {WATCH, 200, NULL, EVENT("ADDED", LEASE("1", "them", "a")) LIST_END EVENT("MODIFIED", LEASE("5", "", "b")),
-         GOES_ON},
-        {"\"resourceVersion\":\"5\"", 200, NULL, LEASE("6", "us", "c"), ENDS},
+         false, true},
+        {"\"resourceVersion\":\"5\"", 200, NULL, LEASE("6", "us", "c"), false, false},
         {0},
     };
     struct stage stage;
@@ -189,12 +208,12 @@ static void another_was_faster(void **state)
 {
     (void)state;
     static const struct exchange script[] = {
-        {LOOK, 200, NULL, LEASE("1", "", "a"), ENDS},
-        {WATCH, 200, NULL, EVENT("ADDED", LEASE("1", "", "a")) LIST_END, GOES_ON},
-        {TAKE, 409, NULL, CONFLICT, ENDS},
-        {LOOK, 200, NULL, LEASE("2", "them", "b"), ENDS},
-        {LOOK, 200, NULL, LEASE("2", "them", "b"), ENDS}, /* after its second */
-        {TAKE, 200, NULL, LEASE("3", "us", "c"), ENDS},
+        {LOOK, 200, NULL, LEASE("1", "", "a"), false, false},
+        {WATCH, 200, NULL, EVENT("ADDED", LEASE("1", "", "a")) LIST_END, false, true},
+        {TAKE, 409, NULL, CONFLICT, false, false},
+        {LOOK, 200, NULL, LEASE("2", "them", "b"), false, false},
+        {LOOK, 200, NULL, LEASE("2", "them", "b"), false, false}, /* after its second */
+        {TAKE, 200, NULL, LEASE("3", "us", "c"), false, false},
         {0},
     };
     struct stage stage;
@@ -213,12 +232,12 @@ static void what_cannot_be_renewed_is_lost(void **state)
 {
     (void)state;
     static const struct exchange script[] = {
-        {LOOK, 200, NULL, LEASE("1", "", "a"), ENDS},
-        {WATCH, 200, NULL, EVENT("ADDED", LEASE("1", "", "a")) LIST_END, GOES_ON},
-        {TAKE, 200, NULL, LEASE("2", "us", "b"), ENDS},
-        {TAKE, 0, NULL, NULL, ENDS},
-        {TAKE, 0, NULL, NULL, ENDS},
-        {TAKE, 0, NULL, NULL, ENDS},
+        {LOOK, 200, NULL, LEASE("1", "", "a"), false, false},
+        {WATCH, 200, NULL, EVENT("ADDED", LEASE("1", "", "a")) LIST_END, false, true},
+        {TAKE, 200, NULL, LEASE("2", "us", "b"), false, false},
+        {TAKE, 0, NULL, NULL, false, false},
+        {TAKE, 0, NULL, NULL, false, false},
+        {TAKE, 0, NULL, NULL, false, false},
         {0},
     };
     for (int i = 0; i < 2; i++) {
@@ -285,7 +304,7 @@ static void begin_gated(struct stage *stage, int open, const struct exchange *sc
 static void a_closed_gate_lets_reads_through_and_no_write(void **state)
 {
     (void)state;
-    static const struct exchange script[] = {{"GET", 200, NULL, "{}", ENDS}, {0}};
+    static const struct exchange script[] = {{"GET", 200, NULL, "{}", false, false}, {0}};
     struct stage stage;
     begin_gated(&stage, 0, script);
     run_until(&stage, is_answered);
@@ -304,7 +323,7 @@ static void a_closed_gate_lets_reads_through_and_no_write(void **state)
 static void a_gate_that_closes_keeps_back_what_libcurl_holds(void **state)
 {
     (void)state;
-    static const struct exchange script[] = {{"GET", 200, NULL, "{}", ENDS}, {0}};
+    static const struct exchange script[] = {{"GET", 200, NULL, "{}", false, false}, {0}};
     struct stage stage;
     begin_gated(&stage, 1, script);
     run_until(&stage, was_asked_twice);
@@ -319,7 +338,8 @@ static void a_gate_that_closes_keeps_back_what_libcurl_holds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(it_is_made_renewed_and_given_back),
+        cmocka_unit_test(it_is_made_and_given_back),
+        cmocka_unit_test(it_is_renewed_on_the_version_that_was_written),
         cmocka_unit_test(one_that_is_given_back_is_taken_when_the_watch_says_so),
         cmocka_unit_test(another_was_faster),
         cmocka_unit_test(what_cannot_be_renewed_is_lost),
