@@ -304,6 +304,20 @@ static void print_requests(const struct kube_client *client, struct buffer *out)
               (double)metrics.connections);
 }
 
+static void print_events(const struct kube_events *events, struct buffer *out)
+{
+    struct kube_events_metrics metrics;
+    kube_events_metrics(events, &metrics);
+    print_one(out, "thole_events_written_total", "counter", "Events sent to the API server.", (double)metrics.written);
+    print_one(out, "thole_events_counted_total", "counter", "Repetitions that were counted instead.",
+              (double)metrics.counted);
+    print_one(out, "thole_events_dropped_total", "counter", "Events that could not be written, or were too many.",
+              (double)metrics.dropped);
+    print_one(out, "thole_events_remembered", "gauge", "Events that a repetition would be counted with.",
+              (double)metrics.remembered);
+    print_one(out, "thole_events_waiting", "gauge", "Events that wait to be sent.", (double)metrics.waiting);
+}
+
 static void print_election(const char *lease, bool leads, struct buffer *out)
 {
     describe(out, "leader_election_master_status", "gauge", "1: this operator leads; 0: it stands by.");
@@ -339,6 +353,8 @@ void metrics_print(const struct metrics_sources *sources, struct buffer *out)
     print_caches(sources, out);
     if (sources->client != NULL)
         print_requests(sources->client, out);
+    if (sources->events != NULL)
+        print_events(sources->events, out);
     if (sources->lease != NULL)
         print_election(sources->lease, sources->leads, out);
     if (sources->history != NULL)

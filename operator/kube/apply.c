@@ -135,3 +135,18 @@ int kube_get(struct kube_client *client, const struct kube_resource *resource, c
     };
     return kube_request(client, &request, handler, arg, NULL, err);
 }
+
+bool kube_namespace_ends(const struct kube_response *response)
+{
+    if (response->status == 404)
+        return strcmp(json_string(response->object, "details.kind", ""), "namespaces") == 0;
+    if (response->status != 403)
+        return false;
+    const cJSON *cause = NULL;
+    cJSON_ArrayForEach(cause, json_at(response->object, "details.causes"))
+    {
+        if (strcmp(json_string(cause, "reason", ""), "NamespaceTerminating") == 0)
+            return true;
+    }
+    return false;
+}

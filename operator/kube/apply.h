@@ -38,6 +38,10 @@ int kube_delete(struct kube_client *client, const struct kube_resource *resource
                 const char *name, struct kube_precondition precondition, const char *propagation, kube_handler *handler,
                 void *arg, struct error *err);
 
+/* Was the request refused because its namespace is being deleted, or gone? Whatever was to be made there is going too.
+ */
+bool kube_namespace_ends(const struct kube_response *response);
+
 /* GET of one object, past the cache. */
 int kube_get(struct kube_client *client, const struct kube_resource *resource, const char *namespace, const char *name,
              kube_handler *handler, void *arg, struct error *err);

@@ -1,7 +1,7 @@
 /* events — what `kubectl describe` and `kubectl events` show about an object.
  *
- * The same thing said again within ten minutes becomes one Event with a growing count. Fire and forget: an Event that
- * cannot be written is logged and dropped, nothing waits for it. events.k8s.io/v1.
+ * The same thing said again within ten minutes becomes one Event with a growing count, and so do many that differ only
+ * in their note. Fire and forget: an Event that cannot be written is dropped, nothing waits for it. events.k8s.io/v1.
  */
 #ifndef THOLE_OPERATOR_KUBE_EVENTS_H
 #define THOLE_OPERATOR_KUBE_EVENTS_H
@@ -23,5 +23,11 @@ enum kube_event_type { KUBE_EVENT_NORMAL, KUBE_EVENT_WARNING };
  * at most 128 bytes; `note` is one sentence, cut at 1 kB. */
 void kube_event(struct kube_events *events, const cJSON *regarding, enum kube_event_type type, const char *reason,
                 const char *action, const char *note);
+
+struct kube_events_metrics {
+    uint64_t written, counted, dropped; /* new Events; repetitions; those that could not be written, or were too many */
+    size_t remembered, waiting;
+};
+void kube_events_metrics(const struct kube_events *events, struct kube_events_metrics *out);
 
 #endif
