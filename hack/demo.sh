@@ -40,7 +40,7 @@ farewell() {
     [[ -n $context ]] || say 'eval "$(./hack/cluster.sh env)"'
     say "kubectl get trainjobs.thole.dev,datasets.thole.dev"
     say "kubectl describe trainjobs.thole.dev lenet"
-    say "kubectl -n thole-system logs deployment/thole-operator"
+    say "kubectl -n thole-system logs -l app.kubernetes.io/name=thole-operator --prefix"
     step "to tear down"
     if [[ -z $context ]]; then
         say "./hack/cluster.sh down"

@@ -38,11 +38,20 @@ ensure_key() {
     head -c 32 /dev/urandom | kube -n thole-system create secret generic thole-operator-key --from-file=key=/dev/stdin >/dev/null
 }
 
+# Nobody but the leader says where the coordinators' Service leads: what controllers wrote for one with a selector stays
+# for ever otherwise.
+drop_foreign_endpoints() {
+    kube -n thole-system delete endpoints thole-operator --ignore-not-found
+    kube -n thole-system delete endpointslices \
+        -l kubernetes.io/service-name=thole-operator,endpointslice.kubernetes.io/managed-by!=thole-operator
+}
+
 # A new image under the same name starts nothing anew by itself: its digest in the pod template does.
 install() {
     local digest
     step "installing Thole"
     kube apply --server-side --force-conflicts --field-manager hack-install -f - < <(manifests) >/dev/null
+    drop_foreign_endpoints >/dev/null 2>&1
     ensure_key
     if [[ -n $context ]]; then kube apply -k "$THOLE_ROOT/config/mongodb/mongo" >/dev/null; fi
     kube wait --for condition=Established --timeout 60s crd/trainjobs.thole.dev crd/datasets.thole.dev >/dev/null
@@ -53,7 +62,7 @@ install() {
     kube -n thole-system rollout status deployment/mongodb --timeout 300s >/dev/null
     if ! kube -n thole-system rollout status deployment/thole-operator --timeout 120s >/dev/null; then
         kube -n thole-system get pods -o wide >&2 || true
-        kube -n thole-system logs deployment/thole-operator --tail 20 >&2 || true
+        kube -n thole-system logs -l app.kubernetes.io/name=thole-operator --prefix --tail 20 >&2 || true
         die "the operator does not become ready; above are its pods and its last words"
     fi
 }

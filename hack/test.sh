@@ -122,8 +122,8 @@ collect_logs() {
     kubectl get all,trainjobs.thole.dev,datasets.thole.dev --all-namespaces -o wide >"$to/objects.txt" 2>&1 || true
     kubectl get trainjobs.thole.dev --all-namespaces -o yaml >"$to/trainjobs.yaml" 2>&1 || true
     kubectl get events --all-namespaces --sort-by .lastTimestamp >"$to/events.txt" 2>&1 || true
-    kubectl -n thole-system logs deployment/thole-operator --timestamps >"$to/operator.log" 2>&1 || true
-    kubectl -n thole-system logs deployment/thole-operator --previous >"$to/operator-previous.log" 2>&1 || true
+    kubectl -n thole-system logs -l app.kubernetes.io/name=thole-operator --prefix --tail -1 --timestamps >"$to/operator.log" 2>&1 || true
+    kubectl -n thole-system logs -l app.kubernetes.io/name=thole-operator --prefix --tail -1 --previous >"$to/operator-previous.log" 2>&1 || true
     cp -r "$logs" "$to/cluster" || true
     for node in "$cluster"/node-*; do
         cp -r "$node/pod-logs" "$to/pods-of-${node##*/}" || true
