@@ -17,6 +17,7 @@ enum {
 };
 
 static const int64_t default_timeout = 30 * SECONDS;
+static const int64_t longest_retry_after = 60; /* seconds: no server may put us to sleep */
 
 const char *kube_method_name(enum kube_method method)
 {
@@ -81,6 +82,7 @@ struct kube_call *call_new(const struct kube_request *request, struct error *err
     call->method = request->method;
     call->lane = request->lane;
     call->timeout = request->timeout == 0 ? default_timeout : request->timeout;
+    call->silence = request->silence;
     buffer_init(&call->answer, request->most_bytes == 0 ? ANSWER_MOST : request->most_bytes);
     describe(call, request);
     if (build_path(call, request, err) < 0) {
@@ -330,7 +332,9 @@ static void answer_refused(struct kube_call *call, long status, struct kube_resp
     curl_off_t header = 0;
     if (curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &header) == CURLE_OK && header > 0)
         seconds = header;
-    out->retry_after = seconds < 0 ? 0 : seconds > 3600 ? 3600 * SECONDS : seconds * SECONDS;
+    if (seconds > longest_retry_after)
+        seconds = longest_retry_after;
+    out->retry_after = seconds < 0 ? 0 : seconds * SECONDS;
     out->conflict = is_conflict(status, out->reason, out->object);
     char message[700];
     server_message(call, out->object, message, sizeof message);
@@ -354,7 +358,7 @@ static void answer_absent(struct kube_call *call, CURLcode result, const struct 
 void call_answer(struct kube_call *call, CURLcode result, const struct kube_config *config, struct kube_response *out,
                  struct error *err)
 {
-    *out = (struct kube_response){.reason = ""};
+    *out = (struct kube_response){.timed_out = result == CURLE_OPERATION_TIMEDOUT, .reason = ""};
     if (result != CURLE_OK) {
         answer_absent(call, result, config, out, err);
         return;

@@ -24,7 +24,7 @@ struct kube_call {
     char *content_type;
     char *body;
     size_t body_length;
-    int64_t timeout;
+    int64_t timeout, silence;
     char what[KUBE_KEY_SIZE + 96]; /* "create Deployment default/lenet-ps-0" */
 
     kube_data *data; /* of a stream */
@@ -34,7 +34,7 @@ struct kube_call {
     unsigned attempts;
     bool authenticated_again;
     uint64_t credentials; /* which version of them this attempt carries */
-    struct loop_timer timer;
+    struct loop_timer timer; /* of the pause before the next attempt, or of silence in this one */
 
     struct line *line;
     struct transfer transfer;

@@ -232,6 +232,7 @@ static void take_out_of_lane(struct kube_call *call)
 /* The transfer is out of libcurl's hands: the slot is free for the next. */
 static void release_slot(struct kube_call *call)
 {
+    loop_timer_cancel(&call->timer);
     call->client->lanes[call->lane].active--;
     call->line->calls--;
     call->line->writes -= is_gated(call);
@@ -262,11 +263,6 @@ static void finish_failed(struct kube_call *call, const struct error *error, boo
     finish(call, &response);
 }
 
-static void on_backoff_over(void *arg)
-{
-    enqueue(arg);
-}
-
 /* Doubling, between half and whole, never less than the server asked for. */
 static void back_off(struct kube_call *call, int64_t least)
 {
@@ -281,10 +277,18 @@ static void back_off(struct kube_call *call, int64_t least)
     loop_timer_set(&call->timer, delay);
 }
 
-static bool try_again(struct kube_call *call, const struct kube_response *response)
+/* The server's certificate or ours is not believed: authorities and certificates rotate as tokens do. Nothing of the
+ * request was sent. */
+static bool is_distrust(CURLcode result)
+{
+    return result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CONNECT_ERROR ||
+           result == CURLE_SSL_CERTPROBLEM || result == CURLE_SSL_CACERT_BADFILE;
+}
+
+static bool try_again(struct kube_call *call, CURLcode result, const struct kube_response *response)
 {
     struct kube_client *client = call->client;
-    if (response->status == 401 && !call->authenticated_again) {
+    if ((response->status == 401 || is_distrust(result)) && !call->authenticated_again) {
         if (call->credentials == client->credentials)
             read_credentials(client);
         if (call->credentials == client->credentials)
@@ -318,11 +322,46 @@ static void on_done(void *arg, CURL *easy, CURLcode result)
     struct error err = {0};
     call_answer(call, result, client->config, &response, &err);
     count_answer(client, call->method, response.status, easy);
-    if (try_again(call, &response)) {
+    if (try_again(call, result, &response)) {
         cJSON_Delete(response.object);
         return;
     }
     finish(call, &response);
+}
+
+/* Takes the call out of wherever it is, without freeing it. */
+static void withdraw(struct kube_call *call)
+{
+    if (call->state == CALL_WAITING) {
+        take_out_of_lane(call);
+    } else if (call->state == CALL_ACTIVE) {
+        pool_remove(call->line->pool, call->easy);
+        release_slot(call);
+    }
+}
+
+static void fall_silent(struct kube_call *call)
+{
+    struct kube_client *client = call->client;
+    if (call->aborted)
+        return;
+    struct error err = {0};
+    error_set(&err, "%s: nothing came from %s for %.3g s", call->what, client->config->server,
+              (double)call->silence / (double)SECONDS);
+    count_answer(client, call->method, 0, call->easy);
+    retire_line(client, call->line);
+    withdraw(call);
+    struct kube_response response = {.timed_out = true, .reason = "", .error = &err};
+    finish(call, &response);
+}
+
+static void on_timer(void *arg)
+{
+    struct kube_call *call = arg;
+    if (call->state == CALL_ACTIVE)
+        fall_silent(call);
+    else
+        enqueue(call);
 }
 
 size_t kube_client_receive(char *data, size_t size, size_t count, void *arg)
@@ -331,6 +370,8 @@ size_t kube_client_receive(char *data, size_t size, size_t count, void *arg)
     struct kube_client *client = call->client;
     if (call->aborted)
         return 0;
+    if (call->silence > 0)
+        loop_timer_set(&call->timer, call->silence);
     client->receiving++;
     size_t taken = call_receive(data, size * count, call);
     client->receiving--;
@@ -354,6 +395,8 @@ static int send_call(struct kube_call *call, struct error *err)
     line->calls++;
     line->writes += is_gated(call);
     client->lanes[call->lane].active++;
+    if (call->silence > 0)
+        loop_timer_set(&call->timer, call->silence);
     return 0;
 }
 
@@ -402,7 +445,7 @@ static int take_on(struct kube_client *client, const struct kube_request *reques
     call->handler = handler;
     call->arg = arg;
     link_call(client, call);
-    loop_timer_init(&call->timer, client->loop, on_backoff_over, call);
+    loop_timer_init(&call->timer, client->loop, on_timer, call);
     enqueue(call);
     if (out != NULL)
         *out = call;
@@ -419,17 +462,6 @@ int kube_stream(struct kube_client *client, const struct kube_request *request, 
                 void *arg, struct kube_call **call, struct error *err)
 {
     return take_on(client, request, data, handler, arg, call, err);
-}
-
-/* Takes the call out of wherever it is, without freeing it. */
-static void withdraw(struct kube_call *call)
-{
-    if (call->state == CALL_WAITING) {
-        take_out_of_lane(call);
-    } else if (call->state == CALL_ACTIVE) {
-        pool_remove(call->line->pool, call->easy);
-        release_slot(call);
-    }
 }
 
 void kube_call_cancel(struct kube_call *call)

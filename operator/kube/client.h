@@ -2,7 +2,8 @@
  *
  * HTTP/2, many requests on one connection; watches, ordinary requests and the leader's lease have connections of their
  * own. Reads that meet 429 or 503 are tried again here, with back-off and Retry-After; writes are not: their caller's
- * queue decides. A 401 makes the credentials be read again and the request be sent once more.
+ * queue decides. A 401, or a certificate that is not believed, makes the credentials be read again and the request be
+ * sent once more. A connection whose request timed out is never used again.
  */
 #ifndef THOLE_OPERATOR_KUBE_CLIENT_H
 #define THOLE_OPERATOR_KUBE_CLIENT_H
@@ -55,15 +56,17 @@ struct kube_request {
     size_t body_length;
     enum kube_lane lane;
     int64_t timeout;   /* nanoseconds for one attempt; 0: 30 s; < 0: none (streams) */
+    int64_t silence;   /* nothing of the answer came for so long: it timed out; 0: no such limit */
     size_t most_bytes; /* of the answer; 0: 8 MiB */
 };
 
 struct kube_response {
     int status;                /* of HTTP; 0: no answer came */
     bool cancelled;            /* by kube_client_free */
+    bool timed_out;            /* no answer, or no more of it, came in time */
     bool conflict;             /* a precondition was violated: look again */
     const char *reason;        /* of a failed request, the API server's CamelCase word ("AlreadyExists"), or "" */
-    int64_t retry_after;       /* nanoseconds the server asks us to wait, or 0 */
+    int64_t retry_after;       /* nanoseconds the server asks us to wait, at most 60 s, or 0 */
     cJSON *object;             /* the answer, NULL where it is none; freed after the handler unless moved away */
     const struct error *error; /* NULL: 2xx. Else one sentence with verb, object and the server's own message */
 };

@@ -153,7 +153,7 @@ static const struct story {
      503,
      "",
      "create Pod n/a: the API server answered 503",
-     3600 * SECONDS,
+     60 * SECONDS,
      false},
     {"without credentials to read again, 401 is final",
      KUBE_GET,

@@ -10,8 +10,11 @@ enum { OBJECT_MOST = 2 * 1024 * 1024, QUERY_MOST = 16 * 1024, ENDS_MOST = 3 };
 
 static const int64_t first_backoff = 100 * MILLISECONDS;
 static const int64_t longest_backoff = 20 * SECONDS;
-static const int64_t shortest_watch = 1 * SECONDS; /* one that ends sooner counts as a failure: no busy loop */
-static const int64_t page_timeout = 60 * SECONDS;
+static const int64_t shortest_watch = 1 * SECONDS; /* one that ends sooner is not begun again at once: no busy loop */
+static const int64_t longest_silence = 130 * SECONDS;
+static const int64_t list_silence = 60 * SECONDS;
+static const int64_t list_timeout = 600 * SECONDS;
+static const int64_t longest_retry_after = 60 * SECONDS;
 static const int64_t overtime = 30 * SECONDS; /* beyond the time-out that the server was asked to keep */
 
 /* What is asked of the server at the moment. A streaming list that has ended goes on as a watch without a new
@@ -25,6 +28,7 @@ struct kube_watch {
     const struct kube_resource *resource;
     char *namespace, *label_selector, *field_selector;
     size_t page_size;
+    int64_t first_backoff, silence;
     kube_watch_handler *handler;
     void *arg;
 
@@ -34,14 +38,16 @@ struct kube_watch {
     bool listing;              /* LISTING was told, LISTED not yet */
     char *resource_version;    /* to watch from */
     char *continue_token;      /* of a paged list; NULL at its beginning */
+    bool whole_list;           /* the next list is not to come in pages */
 
     struct kube_call *call;
     struct kube_decoder decoder;
     struct loop_timer timer; /* armed between requests */
-    struct instant began;
-    bool received; /* something good came in this request */
-    bool expired;  /* this request's version is too old: list again */
-    unsigned failures;
+    struct instant began;    /* the request, or where its streaming list was complete */
+    bool received;           /* something good came in this request */
+    bool expired;            /* this request's version is too old: list again */
+    int64_t retry_after;     /* what the server asked for inside the stream */
+    unsigned failures;       /* since a watch last held */
     bool synced;
     char last_error[1000];
     struct kube_watch_counters counters;
@@ -113,28 +119,47 @@ static void list_again(struct kube_watch *watch)
     watch->continue_token = NULL;
 }
 
-/* Notes a failure, and tries again after a delay that doubles and is drawn between its half and its whole. */
+/* Doubles with every failure. */
+static int64_t backoff(const struct kube_watch *watch)
+{
+    int64_t delay = watch->first_backoff << (watch->failures < 16 ? watch->failures : 16);
+    return delay < longest_backoff ? delay : longest_backoff;
+}
+
+/* Goes on after a pause that is drawn between the half and the whole of what is due. */
+static void retry_later(struct kube_watch *watch, int64_t least)
+{
+    int64_t delay = backoff(watch);
+    watch->failures++;
+    schedule(watch, delay / 2 + (int64_t)(random_u64() % (uint64_t)(delay / 2)) + least);
+}
+
+/* At the end of a request: a watch that held for longer than the pause that is due now makes the failures before it
+ * forgotten. So whatever goes wrong, however fast, most of the time nothing is asked; and the time that lists take
+ * counts as none. */
+static void forget_failures(struct kube_watch *watch)
+{
+    if (watch->listing || watch->phase != PHASE_WATCH)
+        return;
+    int64_t due = backoff(watch);
+    if (instant_since(clock_now(), watch->began) >= (due > shortest_watch ? due : shortest_watch))
+        watch->failures = 0;
+}
+
 static void fail(struct kube_watch *watch, const char *message, int64_t least)
 {
-    unsigned shift = watch->failures < 16 ? watch->failures : 16;
-    int64_t delay = first_backoff << shift;
-    if (delay > longest_backoff)
-        delay = longest_backoff;
-    delay = delay / 2 + (int64_t)(random_u64() % (uint64_t)(delay / 2)) + least;
-    watch->failures++;
     watch->counters.failures++;
     /* Said once, not at every try. */
     if (strcmp(watch->last_error, message) != 0)
         log_warn(watch->log, "watch is interrupted and will be tried again", "resource", watch->resource->plural,
                  "error", message, NULL);
     snprintf(watch->last_error, sizeof watch->last_error, "%s", message);
-    schedule(watch, delay);
+    retry_later(watch, least);
 }
 
 static void succeed(struct kube_watch *watch)
 {
     watch->received = true;
-    watch->failures = 0;
     if (watch->last_error[0] == '\0')
         return;
     watch->last_error[0] = '\0';
@@ -163,7 +188,9 @@ static int end_listing(struct kube_watch *watch, struct error *err)
     watch->listing = false;
     watch->synced = true;
     watch->unfinished_lists = 0;
+    watch->whole_list = false;
     watch->phase = PHASE_WATCH;
+    watch->began = clock_now();
     return tell(watch, KUBE_WATCH_LISTED, NULL) < 0 ? error_set(err, "stopped") : 0;
 }
 
@@ -191,6 +218,9 @@ static int take_error(struct kube_watch *watch, const cJSON *status, struct erro
     const char *reason = json_string(status, "reason", "");
     if (code == 410 || strcmp(reason, "Gone") == 0 || strcmp(reason, "Expired") == 0)
         watch->expired = true;
+    int64_t seconds = json_int(status, "details.retryAfterSeconds", 0);
+    if (seconds > 0)
+        watch->retry_after = seconds > longest_retry_after / SECONDS ? longest_retry_after : seconds * SECONDS;
     return error_code(err, (int)code, "the API server ended the stream with %d %s: %s", (int)code, reason,
                       json_string(status, "message", ""));
 }
@@ -275,6 +305,9 @@ static int end_page(struct kube_watch *watch, struct error *err)
     if (list == NULL)
         return -1;
     const char *token = json_string(list, "metadata.continue", "");
+    if (watch->continue_token != NULL && strcmp(token, watch->continue_token) == 0)
+        return error_set(err, "the API server's list of %s does not go on: a page names itself as the next",
+                         watch->resource->plural);
     if (set_text(&watch->continue_token, *token == '\0' ? NULL : token, err) < 0)
         return -1;
     succeed(watch);
@@ -285,55 +318,84 @@ static int end_page(struct kube_watch *watch, struct error *err)
     return 0;
 }
 
+/* A streaming list ended before it was complete. Some servers and proxies never finish one. */
+static void note_unfinished_list(struct kube_watch *watch)
+{
+    if (++watch->unfinished_lists < ENDS_MOST || watch->no_streaming_list)
+        return;
+    log_info(watch->log, "streaming lists do not end; paged lists are used", "resource", watch->resource->plural, NULL);
+    watch->no_streaming_list = true;
+}
+
 /* The server closed the stream in good order. */
 static void end_stream(struct kube_watch *watch)
 {
+    forget_failures(watch);
     if (watch->listing) {
-        /* Some servers and proxies never finish a streaming list. */
-        if (++watch->unfinished_lists >= ENDS_MOST && !watch->no_streaming_list) {
-            log_info(watch->log, "streaming lists do not end; paged lists are used", "resource",
-                     watch->resource->plural, NULL);
-            watch->no_streaming_list = true;
-        }
+        note_unfinished_list(watch);
         list_again(watch);
         fail(watch, "the API server ended a streaming list before it was complete", 0);
+    } else if (instant_since(clock_now(), watch->began) >= shortest_watch) {
+        schedule(watch, 0);
+    } else if (watch->received) {
+        retry_later(watch, 0);
+    } else {
+        fail(watch, "the API server ends watches at once", 0);
+    }
+}
+
+static void end_unsupported(struct kube_watch *watch, const struct error *error)
+{
+    log_info(watch->log, "the API server has no streaming lists; paged lists are used", "resource",
+             watch->resource->plural, "error", error_message(error), NULL);
+    watch->no_streaming_list = true;
+    list_again(watch);
+    schedule(watch, 0);
+}
+
+/* The version to watch from, or the token to go on with, is too old. A list that came in pages for longer than the
+ * server remembers is asked for as a whole next time. (The server also offers to go on inconsistently; what is deleted
+ * meanwhile would then stay here for ever.) */
+static void end_expired(struct kube_watch *watch, const struct kube_response *response)
+{
+    bool first = watch->failures == 0;
+    watch->whole_list = watch->phase == PHASE_PAGED_LIST && watch->continue_token != NULL;
+    list_again(watch);
+    if (!first) {
+        fail(watch, error_message(response->error), response->retry_after);
         return;
     }
-    if (!watch->received && instant_since(clock_now(), watch->began) < shortest_watch)
-        fail(watch, "the API server ends watches at once", 0);
-    else
-        schedule(watch, 0);
+    log_info(watch->log, "the watched version is too old: listing again", "resource", watch->resource->plural, NULL);
+    watch->counters.failures++;
+    watch->failures = 1;
+    schedule(watch, 0);
 }
 
 static void end_refused(struct kube_watch *watch, const struct kube_response *response)
 {
-    bool unsupported = response->status == 400 || response->status == 404 || response->status == 422;
-    if (watch->phase == PHASE_STREAMING_LIST && unsupported && response->status != 404) {
-        log_info(watch->log, "the API server has no streaming lists; paged lists are used", "resource",
-                 watch->resource->plural, "error", error_message(response->error), NULL);
-        watch->no_streaming_list = true;
-        list_again(watch);
-        schedule(watch, 0);
+    forget_failures(watch);
+    bool streaming_list = watch->phase == PHASE_STREAMING_LIST;
+    if (streaming_list && (response->status == 400 || response->status == 422)) {
+        end_unsupported(watch, response->error);
         return;
     }
-    if (response->status == 410)
-        watch->expired = true;
-    if (watch->expired || watch->listing)
-        list_again(watch);
-    if (watch->expired && watch->failures == 0) {
-        log_info(watch->log, "the watched version is too old: listing again", "resource", watch->resource->plural,
-                 NULL);
-        watch->failures = 1;
-        watch->counters.failures++;
-        schedule(watch, 0);
+    if (watch->expired || response->status == 410) {
+        end_expired(watch, response);
         return;
     }
-    fail(watch, error_message(response->error), response->retry_after);
+    /* A proxy that wants to see an answer's end before it passes on its beginning lets the time run out. */
+    if (streaming_list && (watch->received || response->timed_out || response->status == 504))
+        note_unfinished_list(watch);
+    if (watch->listing)
+        list_again(watch);
+    fail(watch, error_message(response->error),
+         response->retry_after > watch->retry_after ? response->retry_after : watch->retry_after);
 }
 
 /* What came cannot be used. A page begins the list anew; a stream goes on behind its last good event. */
 static void end_broken(struct kube_watch *watch, const struct error *err)
 {
+    forget_failures(watch);
     if (watch->listing || watch->phase == PHASE_PAGED_LIST)
         list_again(watch);
     fail(watch, error_message(err), 0);
@@ -376,6 +438,8 @@ static int add_streaming_query(struct kube_watch *watch, struct buffer *query, c
 
 static int add_page_query(struct kube_watch *watch, struct buffer *query, struct error *err)
 {
+    if (watch->whole_list)
+        return 0;
     char limit[32];
     snprintf(limit, sizeof limit, "%zu", watch->page_size);
     if (kube_query_add(query, "limit", limit, err) < 0)
@@ -405,7 +469,8 @@ static int send_request(struct kube_watch *watch, struct error *err)
         .namespace = watch->namespace,
         .query = buffer_text(&query),
         .lane = KUBE_LANE_WATCH,
-        .timeout = paged ? page_timeout : timeout + overtime,
+        .timeout = paged ? list_timeout : timeout + overtime,
+        .silence = paged && list_silence < watch->silence ? list_silence : watch->silence,
     };
     return kube_stream(watch->client, &request, on_data, on_end, watch, &watch->call, err);
 }
@@ -418,6 +483,7 @@ static int begin_request(struct kube_watch *watch, struct error *err)
                       on_skipped, watch);
     watch->received = false;
     watch->expired = false;
+    watch->retry_after = 0;
     watch->began = clock_now();
     bool new_list = watch->phase == PHASE_STREAMING_LIST || (paged && watch->continue_token == NULL);
     if (new_list && begin_listing(watch, err) < 0)
@@ -433,7 +499,7 @@ static void begin(void *arg)
     enter(watch);
     struct error err = {0};
     if (begin_request(watch, &err) < 0 && !watch->stopped)
-        fail(watch, error_message(&err), 0);
+        end_broken(watch, &err);
     leave(watch);
 }
 
@@ -450,6 +516,8 @@ int kube_watch_start(struct kube_watch **out, struct loop *loop, struct kube_cli
     watch->resource = options->resource;
     watch->page_size = options->page_size == 0 ? 500 : options->page_size;
     watch->no_streaming_list = options->no_streaming_list;
+    watch->first_backoff = options->first_backoff == 0 ? first_backoff : options->first_backoff;
+    watch->silence = options->silence == 0 ? longest_silence : options->silence;
     watch->handler = handler;
     watch->arg = arg;
     loop_timer_init(&watch->timer, loop, begin, watch);

@@ -26,6 +26,8 @@ struct kube_watch_options {
     const char *field_selector;
     size_t page_size;       /* of a paged list; 0: 500 */
     bool no_streaming_list; /* begin with the paged list, as with servers that cannot stream */
+    int64_t first_backoff;  /* before the first new try; 0: 100 ms */
+    int64_t silence; /* a watch that says nothing for so long is dead; 0: 130 s, two bookmarks of the API server */
 };
 
 struct kube_watch; /* opaque */

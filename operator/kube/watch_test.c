@@ -25,6 +25,9 @@ static const struct kube_resource pods = {"", "v1", "pods", "Pod", true};
 #define STATUS(reason)        "{\"kind\":\"Status\",\"reason\":\"" reason "\",\"message\":\"so it is\"}"
 #define PAGE(items, metadata) "{\"kind\":\"PodList\",\"metadata\":{" metadata "},\"items\":[" items "]}\n"
 
+#define TEN(text) text text text text text text text text text text
+#define LONG      TEN(TEN(TEN(TEN("xx"))))
+
 #define STREAM_LIST "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
 #define FIRST_PAGE  "/api/v1/pods?limit=500 "
 
@@ -106,6 +109,15 @@ static const struct story {
      "L +a L +a L +a L +a E",
      NULL,
      false},
+    {"a proxy that does not let streaming lists pass",
+     {{STREAM_LIST, 504, NULL, "", false, false},
+      {STREAM_LIST, 504, NULL, "", false, false},
+      {STREAM_LIST, 504, NULL, "", false, false},
+      {FIRST_PAGE, 200, NULL, PAGE("", "\"resourceVersion\":\"4\""), false, false},
+      {"&resourceVersion=4 ", 0, NULL, NULL, false, false}},
+     "L L L L E",
+     NULL,
+     false},
     {"a server that has no streaming lists (422)",
      {{STREAM_LIST, 422, NULL, STATUS("Invalid"), false, false},
       {FIRST_PAGE, 200, NULL,
@@ -124,13 +136,28 @@ static const struct story {
      "L L E",
      NULL,
      false},
-    {"an expired continue token: the list begins anew",
+    {"an expired continue token: the whole list at once, and pages again when a later one is due",
      {{FIRST_PAGE, 200, NULL, PAGE(OBJECT("a", "1"), "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
-      {"&continue=t ", 410, NULL, STATUS("Expired"), false, false},
-      {FIRST_PAGE, 200, NULL, PAGE(OBJECT("a", "1"), "\"resourceVersion\":\"5\""), false, false},
-      {"&resourceVersion=5 ", 0, NULL, NULL, false, false}},
-     "L +a L +a E",
-     NULL,
+      {"&continue=t ", 410, NULL, "{\"reason\":\"Expired\",\"metadata\":{\"continue\":\"inconsistent\"}}", false,
+       false},
+      {"/api/v1/pods ", 200, NULL, PAGE(OBJECT("a", "1"), "\"resourceVersion\":\"5\""), false, false},
+      {"&resourceVersion=5 ", 410, NULL, STATUS("Expired"), false, false},
+      {FIRST_PAGE, 0, NULL, NULL, false, false}},
+     "L +a L +a E L",
+     "410 Expired",
+     true},
+    {"a page that names itself as the next",
+     {{FIRST_PAGE, 200, NULL, PAGE("", "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
+      {"&continue=t ", 200, NULL, PAGE("", "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
+      {FIRST_PAGE, 0, NULL, NULL, false, false}},
+     "L L",
+     "does not go on",
+     true},
+    {"a token that no request can hold",
+     {{FIRST_PAGE, 200, NULL, PAGE("", "\"continue\":\"" LONG "\""), false, false},
+      {FIRST_PAGE, 0, NULL, NULL, false, false}},
+     "L L",
+     "16384 bytes",
      true},
     {"a page that is cut off",
      {{FIRST_PAGE, 200, NULL, "{\"kind\":\"PodList\",\"items\":[" OBJECT("a", "1") ",{\"met", false, false},
@@ -217,7 +244,8 @@ static void on_event(void *arg, enum kube_watch_event_type type, cJSON *object)
 static void start(struct trace *trace, struct loop *loop, struct kube_client *client, bool paged)
 {
     buffer_init(&trace->text, 10000);
-    const struct kube_watch_options options = {.resource = &pods, .no_streaming_list = paged};
+    const struct kube_watch_options options = {
+        .resource = &pods, .no_streaming_list = paged, .first_backoff = 2 * MILLISECONDS};
     assert_int_equal(kube_watch_start(&trace->watch, loop, client, NULL, &options, on_event, trace, NULL), 0);
     assert_int_equal(trace->count, 0);
 }
@@ -279,32 +307,87 @@ static void a_watch_is_stopped_in_the_middle(void **state)
     }
 }
 
-enum { HUGE_EVENT = 3 * 1024 * 1024 };
+static struct trace play_body(const char *body, bool paged, enum fake_protocol protocol)
+{
+    const struct exchange script[] = {{paged ? FIRST_PAGE : STREAM_LIST, 200, NULL, body, false, false},
+                                      {"&resourceVersion=3 ", 0, NULL, NULL, false, false},
+                                      {0}};
+    cleanup_loop struct loop *loop = loop_new(NULL);
+    struct fake_server *server = fake_server_start_as(loop, protocol, script);
+    struct kube_client *client = fake_server_client(server, NULL);
+    struct trace trace = {.stop_at = 0};
+    start(&trace, loop, client, paged);
+    assert_int_equal(loop_run(loop, NULL), 0);
+    assert_int_equal(fake_server_played(server), 2);
+    kube_watch_stop(trace.watch);
+    kube_client_free(client);
+    fake_server_stop(server);
+    return trace;
+}
 
-/* One huge object must not hide those behind it. */
+enum { LARGE_EVENT = 1536 * 1024, HUGE_EVENT = 3 * 1024 * 1024 };
+
+/* A large object is told whole; one huge object must not hide those behind it. */
 static void an_object_beyond_the_cap_is_skipped(void **state)
 {
     (void)state;
     cleanup_buffer struct buffer body;
-    buffer_init(&body, (size_t)HUGE_EVENT + 1000);
-    buffer_append_text(&body, "{\"type\":\"ADDED\",\"object\":{\"x\":\"", NULL);
-    for (int i = 0; i < HUGE_EVENT / 16; i++)
-        buffer_append_text(&body, "}{}{}{}{}{}{}{}{", NULL);
-    buffer_append_text(&body, "\"}}\n" ADDED("b", "2") LIST_END("3"), NULL);
-    const struct exchange script[] = {
-        {STREAM_LIST, 200, NULL, body.data, false, false}, {"&resourceVersion=3 ", 0, NULL, NULL, false, false}, {0}};
-    cleanup_loop struct loop *loop = loop_new(NULL);
-    struct fake_server *server = fake_server_start(loop, script);
-    struct kube_client *client = fake_server_client(server, NULL);
-    struct trace trace = {.stop_at = 0};
-    start(&trace, loop, client, false);
-    assert_int_equal(loop_run(loop, NULL), 0);
-    assert_int_equal(fake_server_played(server), 2);
-    assert_string_equal(buffer_text(&trace.text), "L +b E");
-    kube_watch_stop(trace.watch);
-    kube_client_free(client);
-    fake_server_stop(server);
-    buffer_free(&trace.text);
+    buffer_init(&body, (size_t)HUGE_EVENT + LARGE_EVENT + 1000);
+    const int sizes[] = {HUGE_EVENT, LARGE_EVENT};
+    for (int i = 0; i < 2; i++) {
+        buffer_printf(
+            &body, NULL,
+            "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"%d\",\"resourceVersion\":\"1\"},\"x\":\"",
+            sizes[i]);
+        for (int length = 0; length < sizes[i]; length += 16)
+            buffer_append_text(&body, "}{}{}{}{}{}{}{}{", NULL);
+        buffer_append_text(&body, "\"}}\n", NULL);
+    }
+    buffer_append_text(&body, ADDED("b", "2") LIST_END("3"), NULL);
+    for (int protocol = 0; protocol < FAKE_PROTOCOLS; protocol++) {
+        struct trace trace = play_body(body.data, false, (enum fake_protocol)protocol);
+        assert_string_equal(buffer_text(&trace.text), "L +1572864 +b E");
+        buffer_free(&trace.text);
+    }
+}
+
+static size_t trees, most_trees; /* pieces of memory that cJSON holds, and held at most */
+
+static void *count_malloc(size_t size)
+{
+    if (++trees > most_trees)
+        most_trees = trees;
+    return malloc(size);
+}
+
+static void count_free(void *memory)
+{
+    trees -= memory != NULL;
+    free(memory);
+}
+
+/* However long a list is, only one of its items is a tree at a time. */
+static void lists_are_never_a_tree(void **state)
+{
+    (void)state;
+    cJSON_Hooks counting = {count_malloc, count_free};
+    for (int paged = 0; paged < 2; paged++) {
+        cleanup_buffer struct buffer body;
+        buffer_init(&body, 1024UL * 1024);
+        buffer_append_text(&body, paged ? "{\"metadata\":{\"resourceVersion\":\"3\"},\"items\":[" OBJECT("a", "1") : "",
+                           NULL);
+        for (int i = 0; i < 2000; i++)
+            buffer_append_text(&body, paged ? "," OBJECT("a", "1") : ADDED("a", "1"), NULL);
+        buffer_append_text(&body, paged ? "]}" : LIST_END("3"), NULL);
+        cJSON_InitHooks(&counting);
+        most_trees = 0;
+        struct trace trace = play_body(body.data, paged, FAKE_HTTP1);
+        cJSON_InitHooks(NULL);
+        assert_int_equal(trees, 0);
+        assert_in_range(most_trees, 1, 40);
+        assert_true(trace.count >= 2000);
+        buffer_free(&trace.text);
+    }
 }
 
 int main(void)
@@ -313,6 +396,7 @@ int main(void)
         cmocka_unit_test(stories_go_as_told),
         cmocka_unit_test(a_watch_is_stopped_in_the_middle),
         cmocka_unit_test(an_object_beyond_the_cap_is_skipped),
+        cmocka_unit_test(lists_are_never_a_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
