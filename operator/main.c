@@ -96,6 +96,22 @@ static void on_metrics(void *arg, struct buffer *out)
     gauges_print(thole->gauges, loop_now(thole->loop), out);
 }
 
+static unsigned on_debug(void *arg, const char *what, const char *key, struct buffer *out)
+{
+    const struct thole *thole = arg;
+    if (strcmp(what, "trainjob") != 0 || *key == '\0') {
+        buffer_append_text(out, "{\"error\":\"ask for /debug/trainjob?key=NAMESPACE/NAME\"}\n", NULL);
+        return 404;
+    }
+    cleanup_json cJSON *json = trainjob_debug(thole->trainjobs, key);
+    cleanup_free char *text = json == NULL ? NULL : json_print(json);
+    if (text == NULL)
+        return 503;
+    buffer_append_text(out, text, NULL);
+    buffer_append_text(out, "\n", NULL);
+    return 200;
+}
+
 static void on_synced(void *arg, const char *job_uid, uint32_t epoch, bool final)
 {
     const struct thole *thole = arg;
@@ -313,7 +329,11 @@ static int start_server(struct thole *thole, const struct flags *flags, struct e
         .key_length = thole->key.length,
         .log = &thole->log,
         .loop = thole->loop,
-        .hooks = {.arg = thole, .hello = on_hello, .report = on_report, .metrics = on_metrics},
+        .hooks = {.arg = thole,
+                  .hello = on_hello,
+                  .report = on_report,
+                  .metrics = on_metrics,
+                  .debug = flags->debug ? on_debug : NULL},
     };
     if (server_start(&thole->server, &options, err) < 0)
         return -1;

@@ -597,3 +597,24 @@ void kube_cache_on_change(struct kube_cache *cache, kube_cache_handler *handler,
     cache->handler = handler;
     cache->arg = arg;
 }
+cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now)
+{
+    cJSON *json = cJSON_CreateObject();
+    const struct entry *entry = find(cache, key);
+    const struct version *watched = entry == NULL ? NULL : entry->watched;
+    const struct overlay *overlay = entry == NULL ? NULL : entry->overlay;
+    if (watched != NULL)
+        cJSON_AddStringToObject(json, "watchedVersion", version_at(watched, watched->resource_version));
+    if (overlay != NULL) {
+        cJSON *own = cJSON_AddObjectToObject(json, "ownWrite");
+        if (overlay->version == NULL)
+            cJSON_AddTrueToObject(own, "deleted");
+        else
+            cJSON_AddStringToObject(own, "version", version_at(overlay->version, overlay->version->resource_version));
+        cJSON_AddNumberToObject(own, "expiresInSeconds",
+                                (double)instant_since(overlay->expires, now) / (double)SECONDS);
+    }
+    cJSON_AddItemToObject(json, "object", entry == NULL ? NULL : kube_cache_get(cache, key));
+    return json;
+}
+

@@ -65,3 +65,7 @@ size_t kube_cache_bytes(const struct kube_cache *cache); /* of the packed object
 const char *kube_controller_uid(const cJSON *object);
 
 #endif
+/* How one object is kept, for people: the version that was watched, an own write over it, and the view as "object".
+ * To be freed; NULL without memory. */
+cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now);
+

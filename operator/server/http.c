@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { METRICS_WAIT_SECONDS = 3, CHUNK = 16 * 1024, BODY_MOST = METRICS_MOST + 64 * 1024 };
+enum { LOOP_WAIT_SECONDS = 3, CHUNK = 16 * 1024, BODY_MOST = METRICS_MOST + 64 * 1024 };
 
 /* ---- answering ---- */
 
@@ -101,15 +101,21 @@ static void readiness(struct server *server, struct exchange *exchange)
     answer_text(exchange, HTTP_STATUS_SERVICE_UNAVAILABLE, text);
 }
 
-static void metrics(struct server *server, struct exchange *exchange)
+static void wait_for_loop(struct server *server, struct exchange *exchange, uint64_t question)
 {
     exchange->waiting = true;
+    exchange->question = question;
     exchange->next = server->waiting;
     exchange->at = &server->waiting;
     if (exchange->next != NULL)
         exchange->next->at = &exchange->next;
     server->waiting = exchange;
-    lws_set_timer_usecs(exchange->wsi, METRICS_WAIT_SECONDS * LWS_USEC_PER_SEC);
+    lws_set_timer_usecs(exchange->wsi, LOOP_WAIT_SECONDS * LWS_USEC_PER_SEC);
+}
+
+static void metrics(struct server *server, struct exchange *exchange)
+{
+    wait_for_loop(server, exchange, 0);
     struct to_loop *message = server->metrics_asked ? NULL : calloc(1, sizeof *message);
     bool full = false;
     if (message == NULL)
@@ -117,6 +123,22 @@ static void metrics(struct server *server, struct exchange *exchange)
     message->kind = TO_LOOP_METRICS;
     /* Where the loop is too busy even for this, the timer answers. */
     server->metrics_asked = server_tell_loop(server, message, &full) == 0;
+}
+
+static void debug(struct server *server, struct exchange *exchange, const char *what)
+{
+    struct to_loop *message = calloc(1, sizeof *message);
+    bool full = false;
+    if (message == NULL)
+        return;
+    message->kind = TO_LOOP_DEBUG;
+    message->question = ++server->questions;
+    snprintf(message->what, sizeof message->what, "%s", what);
+    char argument[QUESTION_SIZE];
+    const char *key = lws_get_urlarg_by_name(exchange->wsi, "key=", argument, sizeof argument);
+    snprintf(message->key, sizeof message->key, "%s", key == NULL ? "" : key);
+    wait_for_loop(server, exchange, message->question);
+    (void)server_tell_loop(server, message, &full);
 }
 
 static void own_metrics(const struct server *server, struct buffer *out)
@@ -140,17 +162,33 @@ static void own_metrics(const struct server *server, struct buffer *out)
                       rows[i].type, rows[i].name, (unsigned long long)rows[i].value);
 }
 
-void http_metrics_ready(struct server *server, struct buffer *text)
+static void answer_waiting(struct exchange *exchange, const struct buffer *body, unsigned status, const char *type)
+{
+    stop_waiting(exchange);
+    lws_set_timer_usecs(exchange->wsi, LWS_SET_TIMER_USEC_CANCEL);
+    (void)buffer_append(&exchange->body, body->data, body->length, NULL);
+    answer(exchange, status, type);
+}
+
+void http_metrics_ready(struct server *server, const struct buffer *text)
 {
     server->metrics_asked = false;
-    while (server->waiting != NULL) {
-        struct exchange *exchange = server->waiting;
-        stop_waiting(exchange);
-        lws_set_timer_usecs(exchange->wsi, LWS_SET_TIMER_USEC_CANCEL);
-        if (buffer_append(&exchange->body, text->data, text->length, NULL) == 0)
-            own_metrics(server, &exchange->body);
-        answer(exchange, HTTP_STATUS_OK, "text/plain; version=0.0.4; charset=utf-8");
+    for (struct exchange *exchange = server->waiting, *next; exchange != NULL; exchange = next) {
+        next = exchange->next;
+        if (exchange->question != 0)
+            continue;
+        answer_waiting(exchange, text, HTTP_STATUS_OK, "text/plain; version=0.0.4; charset=utf-8");
+        own_metrics(server, &exchange->body);
     }
+}
+
+void http_debug_ready(struct server *server, uint64_t question, unsigned status, const struct buffer *body)
+{
+    struct exchange *exchange = server->waiting;
+    while (exchange != NULL && exchange->question != question)
+        exchange = exchange->next;
+    if (exchange != NULL) /* else nobody waits for it any more */
+        answer_waiting(exchange, body, status, "application/json");
 }
 
 static void on_request(struct server *server, struct lws *wsi, struct exchange *exchange, const char *path)
@@ -175,7 +213,10 @@ static void on_request(struct server *server, struct lws *wsi, struct exchange *
             return;
         }
     }
-    if (strcmp(path, REPORT_PATH) == 0)
+    static const char debug_path[] = "/debug/";
+    if (server->hooks.debug != NULL && strncmp(path, debug_path, sizeof debug_path - 1) == 0)
+        debug(server, exchange, path + sizeof debug_path - 1);
+    else if (strcmp(path, REPORT_PATH) == 0)
         answer_text(exchange, HTTP_STATUS_BAD_REQUEST, "this is a WebSocket of " REPORT_SUBPROTOCOL "\n");
     else
         answer_text(exchange, HTTP_STATUS_NOT_FOUND, "there is /healthz, /readyz and /metrics\n");
@@ -186,7 +227,8 @@ static void on_timer(struct server *server, struct exchange *exchange)
     if (exchange == NULL || !exchange->waiting)
         return;
     stop_waiting(exchange);
-    server->metrics_asked = false;
+    if (exchange->question == 0)
+        server->metrics_asked = false;
     answer_text(exchange, HTTP_STATUS_SERVICE_UNAVAILABLE, "the event loop does not answer\n");
 }
 

@@ -17,27 +17,44 @@ enum {
     TO_SERVER_MOST = 64 * 1024, /* messages waiting for the server */
     PENDING_MOST = 4096,        /* connections that have not said hello, in all */
     METRICS_MOST = 64 * 1024 * 1024,
+    DEBUG_MOST = 4 * 1024 * 1024,
+    QUESTION_SIZE = 512,
     REFUSALS_REMEMBERED = 64,
     JOB_UID_SIZE = sizeof((struct report_hello *)NULL)->job_uid,
     BOOT_SIZE = sizeof((struct report_hello *)NULL)->boot,
 };
 
 /* To the loop. */
-enum to_loop_kind { TO_LOOP_HELLO, TO_LOOP_REPORT, TO_LOOP_METRICS };
+enum to_loop_kind { TO_LOOP_HELLO, TO_LOOP_REPORT, TO_LOOP_METRICS, TO_LOOP_DEBUG };
 struct to_loop {
     enum to_loop_kind kind;
     char job_uid[JOB_UID_SIZE], boot[BOOT_SIZE];
-    struct report_message message; /* HELLO, REPORT */
+    union {
+        struct report_message message; /* HELLO, REPORT */
+        struct {                       /* DEBUG */
+            uint64_t question;
+            char what[QUESTION_SIZE], key[QUESTION_SIZE];
+        };
+    };
 };
 
 /* From the loop. */
-enum to_server_kind { TO_SERVER_WELCOME, TO_SERVER_REFUSE, TO_SERVER_ACK, TO_SERVER_ACK_FINISHED, TO_SERVER_METRICS };
+enum to_server_kind {
+    TO_SERVER_WELCOME,
+    TO_SERVER_REFUSE,
+    TO_SERVER_ACK,
+    TO_SERVER_ACK_FINISHED,
+    TO_SERVER_METRICS,
+    TO_SERVER_DEBUG
+};
 struct to_server {
     enum to_server_kind kind;
     char job_uid[JOB_UID_SIZE], boot[BOOT_SIZE];
     struct report_ack ack;
     char sentence[512];
-    struct buffer metrics;
+    uint64_t question; /* DEBUG */
+    unsigned status;
+    struct buffer body; /* METRICS, DEBUG */
 };
 
 enum coordinator_state {
@@ -68,8 +85,9 @@ struct coordinator {
 /* One HTTP connection; memory is libwebsockets'. */
 struct exchange {
     struct lws *wsi;
-    bool waiting;    /* for the metrics */
-    unsigned status; /* 0: nothing to answer */
+    bool waiting;      /* for the loop's answer … */
+    uint64_t question; /* … to this question; 0: the metrics, which are the same for all */
+    unsigned status;   /* 0: nothing to answer */
     const char *type;
     bool headers_sent, closes;
     struct buffer body;
@@ -108,6 +126,7 @@ struct server {
     struct coordinator *coordinators, *known[BUCKETS];
     struct exchange *waiting;
     bool metrics_asked;
+    uint64_t questions;
     unsigned connections, pending, welcomed;
     uint64_t hellos, refusals, messages, pauses;
     struct refusal logged[REFUSALS_REMEMBERED];
@@ -125,7 +144,8 @@ int server_tell_loop(struct server *server, struct to_loop *message, bool *full)
 
 /* http.c */
 int http_callback(struct lws *wsi, enum lws_callback_reasons reason, void *session, void *in, size_t length);
-void http_metrics_ready(struct server *server, struct buffer *metrics);
+void http_metrics_ready(struct server *server, const struct buffer *metrics);
+void http_debug_ready(struct server *server, uint64_t question, unsigned status, const struct buffer *body);
 
 /* coordinator.c */
 int coordinator_callback(struct lws *wsi, enum lws_callback_reasons reason, void *session, void *in, size_t length);

@@ -13,7 +13,7 @@ enum { HEADERS_AT_ONCE = 64, REQUEST_SECONDS = 10, KEEPALIVE_SECONDS = 75 };
 static void free_to_server(void *message)
 {
     struct to_server *command = message;
-    buffer_free(&command->metrics);
+    buffer_free(&command->body);
     free(command);
 }
 
@@ -53,9 +53,17 @@ static void wake_server(void *arg)
 static void answer_metrics(struct server *server)
 {
     struct to_server answer = {.kind = TO_SERVER_METRICS};
-    buffer_init(&answer.metrics, METRICS_MOST);
+    buffer_init(&answer.body, METRICS_MOST);
     if (server->hooks.metrics != NULL)
-        server->hooks.metrics(server->hooks.arg, &answer.metrics);
+        server->hooks.metrics(server->hooks.arg, &answer.body);
+    tell_server(server, &answer);
+}
+
+static void answer_debug(struct server *server, const struct to_loop *asked)
+{
+    struct to_server answer = {.kind = TO_SERVER_DEBUG, .question = asked->question};
+    buffer_init(&answer.body, DEBUG_MOST);
+    answer.status = server->hooks.debug(server->hooks.arg, asked->what, asked->key, &answer.body);
     tell_server(server, &answer);
 }
 
@@ -73,6 +81,9 @@ static void receive_on_loop(void *arg, void *message)
     case TO_LOOP_METRICS:
         answer_metrics(server);
         break;
+    case TO_LOOP_DEBUG:
+        answer_debug(server, received);
+        break;
     }
     unsigned waiting = atomic_fetch_sub(&server->in_loop, 1) - 1;
     if (waiting == TO_LOOP_RESUME && atomic_load(&server->any_paused))
@@ -84,7 +95,9 @@ static void receive_on_server(struct server *server)
 {
     for (struct to_server *command; (command = mailbox_pop(server->to_server)) != NULL;) {
         if (command->kind == TO_SERVER_METRICS)
-            http_metrics_ready(server, &command->metrics);
+            http_metrics_ready(server, &command->body);
+        else if (command->kind == TO_SERVER_DEBUG)
+            http_debug_ready(server, command->question, command->status, &command->body);
         else
             coordinator_command(server, command);
         free_to_server(command);

@@ -4,6 +4,7 @@
  *   GET /healthz          200 while the loop turns, 503 when it has been stuck for 15 s
  *   GET /readyz           200 once server_set_ready() said so, else 503 with what is waited for
  *   GET /metrics          Prometheus' text format, made on the loop when it is asked for
+ *   GET /debug/WHAT?key=  what the loop knows of one key, as JSON; 404 unless there is a hook for it
  *
  * The server knows the operator's key and lets nobody through who does not know a job's token; which of those is the
  * job's one coordinator is decided on the loop. Everything that comes in is bounded: connections, those that have not
@@ -38,6 +39,10 @@ struct server_hooks {
 
     /* Appends the metrics of everything outside the server; its own come after them. */
     void (*metrics)(void *arg, struct buffer *out);
+
+    /* Appends JSON on `key` ("" where none was given), of the kind `what` ("trainjob"); returns the status of HTTP. May
+     * be NULL. */
+    unsigned (*debug)(void *arg, const char *what, const char *key, struct buffer *out);
 };
 
 struct server_options {

@@ -31,7 +31,7 @@ struct scene {
     struct mailbox *done; /* the script tells its end */
     /* Of the loop's thread, until the script has ended. */
     unsigned hellos, progress, epochs, finished;
-    bool refuses, in_order;
+    bool refuses, in_order, debugs;
     pthread_mutex_t gate; /* whoever holds it keeps reports from being handled */
 };
 
@@ -69,6 +69,13 @@ static void asked_for_metrics(void *arg, struct buffer *out)
     buffer_printf(out, NULL, "test_hellos %u\n", scene->hellos);
 }
 
+static unsigned asked_for_debug(void *arg, const char *what, const char *name, struct buffer *out)
+{
+    (void)arg;
+    buffer_printf(out, NULL, "{\"what\":\"%s\",\"key\":\"%s\"}", what, name);
+    return strcmp(what, "thing") == 0 ? 200 : 404;
+}
+
 static void script_ended(void *arg, void *message)
 {
     (void)message;
@@ -97,8 +104,11 @@ static void scene_open(struct scene *scene, struct server_options options)
     scene->done = mailbox_new(1, NULL, &err);
     assert_int_equal(mailbox_attach(scene->done, scene->loop, script_ended, scene, &err), 0);
     options.loop = scene->loop;
-    options.hooks =
-        (struct server_hooks){.arg = scene, .hello = heard_hello, .report = heard_report, .metrics = asked_for_metrics};
+    options.hooks = (struct server_hooks){.arg = scene,
+                                          .hello = heard_hello,
+                                          .report = heard_report,
+                                          .metrics = asked_for_metrics,
+                                          .debug = scene->debugs ? asked_for_debug : NULL};
     int result = server_start(&scene->server, &options, &err);
     assert_string_equal(error_message(&err), "");
     assert_int_equal(result, 0);
@@ -646,18 +656,71 @@ static void health_readiness_and_metrics_are_served(void **state)
     play(ask_around, &scene, usual());
 }
 
-static void ask_about_health(struct scene *scene)
+static void ask_for_debug(struct scene *scene)
 {
-    ask(scene, "GET", "/healthz", "HTTP/1.1 503", "the event loop has been stuck for");
+    ask(scene, "GET", "/debug/thing?key=team/lenet", "HTTP/1.1 200", "{\"what\":\"thing\",\"key\":\"team/lenet\"}");
+    ask(scene, "GET", "/debug/thing?other=1&key=team%2Flenet", "HTTP/1.1 200", "\"key\":\"team/lenet\"}");
+    ask(scene, "GET", "/debug/thing", "HTTP/1.1 200", "\"key\":\"\"}");
+    ask(scene, "GET", "/debug/", "HTTP/1.1 404", "{\"what\":\"\",");
+    ask(scene, "GET", "/debug/other?key=x", "HTTP/1.1 404", "{\"what\":\"other\",\"key\":\"x\"}");
+    ask(scene, "GET", "/debug", "HTTP/1.1 404", "there is /healthz");
+}
+
+static void the_loop_answers_questions(void **state)
+{
+    (void)state;
+    struct scene scene = {.debugs = true};
+    play(ask_for_debug, &scene, usual());
+}
+
+static void ask_for_debug_in_vain(struct scene *scene)
+{
+    ask(scene, "GET", "/debug/thing?key=team/lenet", "HTTP/1.1 404", "there is /healthz");
+}
+
+static void nothing_is_told_without_a_hook(void **state)
+{
+    (void)state;
+    struct scene scene = {0};
+    play(ask_for_debug_in_vain, &scene, usual());
+}
+
+static void wait_for_health(struct scene *scene, const char *status, const char *part)
+{
+    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    char answer[1024];
+    do
+        exchange_bytes(scene, request, sizeof request - 1, answer, sizeof answer);
+    while (strncmp(answer, status, strlen(status)) != 0);
+    assert_non_null(strstr(answer, part));
+}
+
+/* The loop stands still in the handling of a report; the server's thread goes on and says so. */
+static void stick(struct scene *scene)
+{
+    struct client client;
+    join(&client, scene, "u-1", BOOT_A);
+    wait_for_health(scene, "HTTP/1.1 200", "ok");
+    pthread_mutex_lock(&scene->gate);
+    const struct report_message message = {.type = REPORT_PROGRESS, .progress = {.term = 1, .epoch = 1, .steps = 1}};
+    say(&client, &message);
+    wait_for_health(scene, "HTTP/1.1 503", "the event loop has been stuck for");
+    ask(scene, "GET", "/metrics", "HTTP/1.1 503", "the event loop does not answer");
+    ask(scene, "GET", "/debug/thing?key=x", "HTTP/1.1 503", "the event loop does not answer");
+    ask(scene, "GET", "/readyz", "HTTP/1.1 503", "waiting for the start");
+    pthread_mutex_unlock(&scene->gate);
+    wait_for_health(scene, "HTTP/1.1 200", "ok");
+    ask(scene, "GET", "/metrics", "HTTP/1.1 200", "test_hellos 1\n");
+    client_close(&client);
 }
 
 static void a_stuck_loop_is_not_healthy(void **state)
 {
     (void)state;
-    struct scene scene = {0};
+    struct scene scene = {.debugs = true};
     struct server_options options = usual();
-    options.stuck_after = 1;
-    play(ask_about_health, &scene, options);
+    options.stuck_after = 1500 * MILLISECONDS; /* it turns once a second at least */
+    play(stick, &scene, options);
 }
 
 static void garbage(struct scene *scene)
@@ -772,6 +835,8 @@ int main(void)
         cmocka_unit_test(a_flood_is_slowed_down_and_nothing_is_lost),
         cmocka_unit_test(health_readiness_and_metrics_are_served),
         cmocka_unit_test(a_stuck_loop_is_not_healthy),
+        cmocka_unit_test(the_loop_answers_questions),
+        cmocka_unit_test(nothing_is_told_without_a_hook),
         cmocka_unit_test(garbage_closes_its_connection_and_nothing_else),
         cmocka_unit_test(connections_are_limited),
         cmocka_unit_test(what_cannot_be_listened_on_is_one_sentence),

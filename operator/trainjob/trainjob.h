@@ -107,6 +107,8 @@ enum { TRAINJOB_PHASES = TRAINJOB_FAILED + 1 };
 const char *trainjob_phase_name(enum trainjob_phase phase);
 void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES]);
 struct controller *trainjob_runtime(const struct trainjob_controller *controller);
+/* What is queued, kept and remembered of the job with this key, as JSON for people, to be freed. Holds no secrets. */
+cJSON *trainjob_debug(const struct trainjob_controller *controller, const char *key);
 /* All informers into `out`, up to `most`; returns how many. */
 size_t trainjob_informers(const struct trainjob_controller *controller, const struct kube_informer **out, size_t most);
 
