@@ -1,5 +1,6 @@
 #include "kube/apply.h"
 #include "kube/fake_server.h"
+#include "kube/fake_tls.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -283,24 +285,148 @@ static void a_connection_that_timed_out_is_not_used_again(void **state)
                                              {"GET", 0, NULL, NULL, false, false},
                                              {"GET", 200, NULL, "{}", false, false},
                                              {0}};
+    for (int protocol = 0; protocol < FAKE_PROTOCOLS; protocol++) {
+        cleanup_loop struct loop *loop = loop_new(NULL);
+        struct fake_server *server = fake_server_start_as(loop, (enum fake_protocol)protocol, script);
+        struct kube_client *client = fake_server_client(server, NULL);
+        struct heard heard = {.loop = loop};
+        struct kube_request request = request_of(KUBE_GET);
+        ask(client, &request, &heard);
+        ask(client, &request, &heard);
+        assert_int_equal(fake_server_accepted(server), 1);
+        request.timeout = 20 * MILLISECONDS;
+        ask(client, &request, &heard);
+        assert_int_equal(heard.status, 0);
+        assert_non_null(strstr(heard.error, "imed out"));
+        request.timeout = 0;
+        ask(client, &request, &heard);
+        assert_int_equal(heard.status, 200);
+        assert_int_equal(fake_server_accepted(server), 2);
+        kube_client_free(client);
+        fake_server_stop(server);
+    }
+}
+
+/* A wait may be said as a date, too. */
+static void a_date_to_wait_for_is_understood(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t from_now, least, most; /* seconds; the test may take 20 */
+    } cases[] = {{30, 10, 30}, {3600, 60, 60}, {-30, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        time_t when = time(NULL) + cases[i].from_now;
+        struct tm parts;
+        char header[100];
+        strftime(header, sizeof header, "Retry-After: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime_r(&when, &parts));
+        const struct exchange script[] = {{"POST", 503, header, "", false, false}, {0}};
+        cleanup_loop struct loop *loop = loop_new(NULL);
+        struct fake_server *server = fake_server_start_as(loop, FAKE_HTTP2, script);
+        struct kube_client *client = fake_server_client(server, NULL);
+        struct heard heard = {.loop = loop};
+        const struct kube_request request = request_of(KUBE_POST);
+        ask(client, &request, &heard);
+        assert_int_equal(heard.status, 503);
+        assert_true(heard.retry_after >= cases[i].least * SECONDS && heard.retry_after <= cases[i].most * SECONDS);
+        kube_client_free(client);
+        fake_server_stop(server);
+    }
+}
+
+struct folder {
+    char path[64], ca[96], certificate[96], key[96];
+};
+
+static void make_folder(struct folder *folder)
+{
+    snprintf(folder->path, sizeof folder->path, "/tmp/thole-client-test-XXXXXX");
+    assert_non_null(mkdtemp(folder->path));
+    snprintf(folder->ca, sizeof folder->ca, "%s/ca.crt", folder->path);
+    snprintf(folder->certificate, sizeof folder->certificate, "%s/me.crt", folder->path);
+    snprintf(folder->key, sizeof folder->key, "%s/me.key", folder->path);
+}
+
+static void remove_folder(const struct folder *folder)
+{
+    unlink(folder->ca);
+    unlink(folder->certificate);
+    unlink(folder->key);
+    rmdir(folder->path);
+}
+
+static void put_file(const char *path, const char *text)
+{
+    assert_int_equal(file_write_atomically(path, text, strlen(text), NULL), 0);
+}
+
+/* Certificates of the client, from the files that were there in the beginning. */
+static struct kube_client *client_of(struct fake_server *server, struct loop *loop, const struct folder *folder,
+                                     const char *certificate, const char *key)
+{
+    struct kube_config *config = fake_server_config(server);
+    config->ca_file = strdup(folder->ca);
+    config->certificate_file = strdup(folder->certificate);
+    config->key_file = strdup(folder->key);
+    config->certificate_pem = strdup(certificate);
+    config->key_pem = strdup(key);
+    put_file(folder->ca, config->ca_pem);
+    put_file(folder->certificate, certificate);
+    put_file(folder->key, key);
+    struct kube_client *client = kube_client_new(loop, config, NULL, NULL);
+    assert_non_null(client);
+    return client;
+}
+
+/* The server's authority and our own certificate are renewed while we run: first what is new is refused, then it is
+ * there as a file, and used at once. */
+static void renewed_certificates_are_read_again(void **state)
+{
+    (void)state;
+    static const struct exchange script[] = {
+        {"Client-Certificate: old", 200, NULL, "{}", false, false},
+        {"Client-Certificate: old", 401, NULL, "", false, false},
+        {"Client-Certificate: old", 401, NULL, "", false, false},
+        {"Client-Certificate: new", 200, NULL, "{}", false, false},
+        {"Client-Certificate: new", 200, NULL, "{}", false, false},
+        {0},
+    };
+    char *certificates[2] = {NULL, NULL};
+    char *keys[2] = {NULL, NULL};
+    fake_certificate("old", &certificates[0], &keys[0]);
+    fake_certificate("new", &certificates[1], &keys[1]);
+    struct folder folder;
+    make_folder(&folder);
     cleanup_loop struct loop *loop = loop_new(NULL);
-    struct fake_server *server = fake_server_start(loop, script);
-    struct kube_client *client = fake_server_client(server, NULL);
+    struct fake_server *server = fake_server_start_as(loop, FAKE_HTTP2, script);
+    struct kube_client *client = client_of(server, loop, &folder, certificates[0], keys[0]);
     struct heard heard = {.loop = loop};
-    struct kube_request request = request_of(KUBE_GET);
-    ask(client, &request, &heard);
-    ask(client, &request, &heard);
-    assert_int_equal(fake_server_accepted(server), 1);
-    request.timeout = 20 * MILLISECONDS;
-    ask(client, &request, &heard);
-    assert_int_equal(heard.status, 0);
-    assert_non_null(strstr(heard.error, "imed out"));
-    request.timeout = 0;
+    const struct kube_request request = request_of(KUBE_POST);
     ask(client, &request, &heard);
     assert_int_equal(heard.status, 200);
-    assert_int_equal(fake_server_accepted(server), 2);
+    ask(client, &request, &heard);
+    assert_int_equal(heard.status, 401);
+    put_file(folder.certificate, certificates[1]);
+    put_file(folder.key, keys[1]);
+    ask(client, &request, &heard);
+    assert_int_equal(heard.status, 200);
+
+    kube_client_free(client);
+    client = client_of(server, loop, &folder, certificates[1], keys[1]);
+    const char *authority = fake_server_renew(server);
+    ask(client, &request, &heard);
+    assert_int_equal(heard.status, 0);
+    assert_non_null(strstr(heard.error, "certificate"));
+    put_file(folder.ca, authority);
+    ask(client, &request, &heard);
+    assert_int_equal(heard.status, 200);
+
     kube_client_free(client);
     fake_server_stop(server);
+    remove_folder(&folder);
+    for (int i = 0; i < 2; i++) {
+        free(certificates[i]);
+        free(keys[i]);
+    }
 }
 
 /* Waiting, under way and backing off: cancelled ones are silent, the others hear of the end exactly once. */
@@ -421,6 +547,8 @@ int main(void)
         cmocka_unit_test(answers_are_told_as_they_are),
         cmocka_unit_test(a_refused_token_is_read_again_and_sent_once_more),
         cmocka_unit_test(a_connection_that_timed_out_is_not_used_again),
+        cmocka_unit_test(a_date_to_wait_for_is_understood),
+        cmocka_unit_test(renewed_certificates_are_read_again),
         cmocka_unit_test(requests_end_with_the_client_or_before),
         cmocka_unit_test(answers_are_capped),
         cmocka_unit_test(an_absent_server_is_said_clearly),
