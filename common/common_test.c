@@ -118,6 +118,9 @@ static void json_reads_by_path_with_defaults(void **state)
     assert_int_equal(json_int(json, "a.d.e", -1), 7);
     assert_int_equal(json_put(json, "a.d.e", cJSON_CreateNumber(8), &err), 0);
     assert_int_equal(json_int(json, "a.d.e", -1), 8);
+    assert_int_equal(json_put(json, "a.D", cJSON_CreateNumber(9), &err), 0);
+    assert_int_equal(json_int(json, "a.D", -1), 9);
+    assert_int_equal(json_int(json, "a.d.e", -1), 8);
     assert_int_equal(json_put(json, "a.d.e.f", cJSON_CreateNumber(8), &err), -1);
 }
 

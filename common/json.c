@@ -98,9 +98,16 @@ const cJSON *json_find(const cJSON *list, const char *name, const char *value)
 
 static int put_member(cJSON *object, const char *name, cJSON *value)
 {
-    if (cJSON_HasObjectItem(object, name))
-        return cJSON_ReplaceItemInObjectCaseSensitive(object, name, value) ? 0 : -1;
-    return cJSON_AddItemToObject(object, name, value) ? 0 : -1;
+    cJSON *old = cJSON_GetObjectItemCaseSensitive(object, name);
+    if (old == NULL)
+        return cJSON_AddItemToObject(object, name, value) ? 0 : -1;
+    /* The name moves over: where cJSON copies it and finds no memory, the member is left without one. */
+    if ((value->type & cJSON_StringIsConst) == 0)
+        cJSON_free(value->string);
+    value->string = old->string;
+    value->type |= old->type & cJSON_StringIsConst;
+    old->string = NULL;
+    return cJSON_ReplaceItemViaPointer(object, old, value) ? 0 : -1;
 }
 
 int json_put(cJSON *json, const char *path, cJSON *value, struct error *err)
