@@ -9,6 +9,7 @@
 
 #include "common/test/scarce.h"
 
+#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* libFuzzer's, and fuzz_replay.c's own: changes some bytes, and returns the new size, which is at most `most`. */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
+
+/* Leaves the first of members with the same name, as in everything that an API server says (fuzz_json.c). */
+void fuzz_make_unique(cJSON *json);
 
 #define require(condition)                                                                                             \
     do {                                                                                                               \

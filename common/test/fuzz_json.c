@@ -9,6 +9,17 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned
 
 enum { NODES_MOST = 4096 };
 
+void fuzz_make_unique(cJSON *json)
+{
+    for (cJSON *child = json->child, *next; child != NULL; child = next) {
+        next = child->next;
+        if (child->string != NULL && cJSON_GetObjectItemCaseSensitive(json, child->string) != child)
+            cJSON_Delete(cJSON_DetachItemViaPointer(json, child));
+        else
+            fuzz_make_unique(child);
+    }
+}
+
 struct nodes {
     cJSON *items[NODES_MOST];
     size_t count;

@@ -47,6 +47,13 @@ static uint64_t below(uint64_t most)
 
 /* ---- what is said when the target dies ---- */
 
+/* UBSan's library is one of its own, which knows nothing of the callback: it shall abort. */
+const char *__ubsan_default_options(void); /* NOLINT(bugprone-reserved-identifier) */
+const char *__ubsan_default_options(void)  /* NOLINT(bugprone-reserved-identifier) */
+{
+    return "abort_on_error=1:print_stacktrace=1";
+}
+
 /* NOLINTBEGIN(bugprone-signal-handler): abort()'s signal comes where abort() was called, not in between */
 static void tell_death(void)
 {

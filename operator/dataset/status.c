@@ -103,21 +103,20 @@ int host_paths_check(const struct host_paths *paths, const char *path, const cha
 
 /* lastTransitionTime stays as long as the condition's status does. */
 static void add_condition(cJSON *list, const cJSON *old_status, const char *type, bool holds, const char *reason,
-                          const char *message, int64_t now)
+                          const char *message, int64_t now, bool *whole)
 {
     char time[RFC3339_SIZE];
     time_format_rfc3339(now, time);
     const char *value = holds ? "True" : "False";
     const cJSON *old = json_find(json_at(old_status, "conditions"), "type", type);
     bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
-    cJSON *condition = cJSON_CreateObject();
-    cJSON_AddStringToObject(condition, "type", type);
-    cJSON_AddStringToObject(condition, "status", value);
-    cJSON_AddStringToObject(condition, "reason", reason);
-    cJSON_AddStringToObject(condition, "message", message);
-    cJSON_AddStringToObject(condition, "lastTransitionTime",
-                            same ? json_string(old, "lastTransitionTime", time) : time);
-    cJSON_AddItemToArray(list, condition);
+    const char *since = same ? json_string(old, "lastTransitionTime", time) : time;
+    cJSON *condition = json_add(list, NULL, cJSON_CreateObject(), whole);
+    json_add(condition, "type", cJSON_CreateString(type), whole);
+    json_add(condition, "status", cJSON_CreateString(value), whole);
+    json_add(condition, "reason", cJSON_CreateString(reason), whole);
+    json_add(condition, "message", cJSON_CreateString(message), whole);
+    json_add(condition, "lastTransitionTime", cJSON_CreateString(since), whole);
 }
 
 cJSON *dataset_status(const cJSON *dataset, const struct host_paths *allowed, int64_t now)
@@ -130,14 +129,16 @@ cJSON *dataset_status(const cJSON *dataset, const struct host_paths *allowed, in
     const char *message =
         fits ? "the source is acceptable; its files are read when a job trains with them" : error_message(&why);
 
-    cJSON *status = cJSON_CreateObject();
-    cJSON_AddNumberToObject(status, "observedGeneration", (double)json_int(dataset, "metadata.generation", 0));
-    cJSON_AddStringToObject(status, "phase", fits ? "Ready" : "Failed");
-    cJSON_AddStringToObject(status, "message", message);
-    cJSON *conditions = cJSON_AddArrayToObject(status, "conditions");
-    add_condition(conditions, old, "Ready", fits, reason, message, now);
-    add_condition(conditions, old, "Stalled", !fits, reason, message, now);
-    return status;
+    bool whole = true;
+    double generation = (double)json_int(dataset, "metadata.generation", 0);
+    cleanup_json cJSON *status = cJSON_CreateObject();
+    json_add(status, "observedGeneration", cJSON_CreateNumber(generation), &whole);
+    json_add(status, "phase", cJSON_CreateString(fits ? "Ready" : "Failed"), &whole);
+    json_add(status, "message", cJSON_CreateString(message), &whole);
+    cJSON *conditions = json_add(status, "conditions", cJSON_CreateArray(), &whole);
+    add_condition(conditions, old, "Ready", fits, reason, message, now, &whole);
+    add_condition(conditions, old, "Stalled", !fits, reason, message, now, &whole);
+    return whole ? move(status) : NULL;
 }
 
 bool dataset_is_ready(const cJSON *dataset, char *sentence, size_t size)

@@ -140,23 +140,23 @@ static cJSON *counted_pods(const struct trainjob_view *view)
 }
 
 /* Ends of a role since the last step of progress begin anew when there was progress. */
-static void count_role(cJSON *status, const char *total, const char *since, bool progressed, int32_t ends)
+static void count_role(cJSON *status, const char *total, const char *since, bool progressed, int64_t ends)
 {
-    add_number(status, total, ends);
+    add_number(status, total, (double)ends);
     if (ends > 0)
-        set_number(status, since, (progressed ? 0 : json_number(status, since, 0)) + ends);
+        set_number(status, since, (progressed ? 0 : json_number(status, since, 0)) + (double)ends);
 }
 
 void trainjob_count_ends(const struct trainjob_view *view, cJSON *status)
 {
     const struct trainjob_pod *newest = NULL;
-    int32_t ends[2] = {0, 0};
+    int64_t ends[2] = {0, 0};
     for (size_t i = 0; i < view->children->pod_count; i++) {
         const struct trainjob_pod *pod = &view->children->pods[i];
         int32_t counted = trainjob_counted_ends(view->job->status, pod->uid);
         if (pod->deleting || pod->ends <= counted)
             continue;
-        ends[pod->role] += pod->ends - counted;
+        ends[pod->role] += (int64_t)pod->ends - counted;
         if (newest == NULL || pod->ended_at > newest->ended_at)
             newest = pod;
     }
@@ -173,7 +173,8 @@ void trainjob_count_ends(const struct trainjob_view *view, cJSON *status)
     bool recently = time_parse_rfc3339(json_string(status, "lastFailure.time", ""), &before) == 0 &&
                     view->now - before < RECENT_SECONDS;
     set_number(status, "restarts.recent",
-               (recently ? json_number(status, "restarts.recent", 0) : 0) + ends[ROLE_WORKER] + ends[ROLE_PS]);
+               (recently ? json_number(status, "restarts.recent", 0) : 0) +
+                   (double)(ends[ROLE_WORKER] + ends[ROLE_PS]));
     set_number(status, "restarts.step", (double)step);
     json_put(status, "lastFailure", failure_json(newest, view->now), NULL);
 }

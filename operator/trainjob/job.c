@@ -47,7 +47,7 @@ void trainjob_decode(struct trainjob *out, const cJSON *object)
 {
     *out = (struct trainjob){
         .object = object,
-        .status = json_at(object, "status"),
+        .status = cJSON_IsObject(json_at(object, "status")) ? json_at(object, "status") : NULL,
         .namespace = json_string(object, "metadata.namespace", ""),
         .name = json_string(object, "metadata.name", ""),
         .uid = json_string(object, "metadata.uid", ""),
@@ -123,10 +123,16 @@ static bool condition_is(const cJSON *object, const char *type, const char *stat
     return strcmp(json_string(find_condition(object, type), "status", ""), status) == 0;
 }
 
+/* Without a UID it could not be deleted for sure: it would be whatever has its name then. */
+static bool has_uid(const cJSON *object)
+{
+    return json_string(object, "metadata.uid", "")[0] != '\0';
+}
+
 static bool belongs(const cJSON *object, const struct trainjob *job)
 {
     const char *owner = kube_controller_uid(object);
-    return owner != NULL && strcmp(owner, job->uid) == 0;
+    return owner != NULL && strcmp(owner, job->uid) == 0 && has_uid(object);
 }
 
 static void add_deployment(struct trainjob_children *out, const struct trainjob *job, const cJSON *object)
@@ -150,7 +156,7 @@ static void add_deployment(struct trainjob_children *out, const struct trainjob 
 static void read_end(struct trainjob_pod *pod, const cJSON *container)
 {
     const cJSON *terminated = json_at(container, "state.terminated");
-    pod->ends = (int32_t)small_number(container, "restartCount", 0, INT32_MAX);
+    pod->ends = (int32_t)small_number(container, "restartCount", 0, INT32_MAX - 1);
     if (terminated != NULL) {
         pod->ends++;
     } else {
@@ -178,7 +184,7 @@ static void add_pod(struct trainjob_children *out, const struct trainjob *job, c
         .unscheduled = "",
     };
     if (out->pod_count == TRAINJOB_PODS_MOST || strcmp(label(object, TRAINJOB_LABEL_UID), job->uid) != 0 ||
-        !read_place(object, &pod.role, &pod.shard))
+        !has_uid(object) || !read_place(object, &pod.role, &pod.shard))
         return;
     const char *phase = json_string(object, "status.phase", "");
     pod.over = strcmp(phase, "Failed") == 0 || strcmp(phase, "Succeeded") == 0;

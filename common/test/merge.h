@@ -1,0 +1,26 @@
+/* merge — JSON merge patches (RFC 7396), as tests write down what differs from an object, and as the API server takes
+ * them. */
+#ifndef THOLE_COMMON_TEST_MERGE_H
+#define THOLE_COMMON_TEST_MERGE_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+
+/* `patch` is borrowed. */
+static inline void merge_into(cJSON *target, const cJSON *patch)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, patch)
+    {
+        cJSON *old = cJSON_GetObjectItemCaseSensitive(target, item->string);
+        if (cJSON_IsObject(old) && cJSON_IsObject(item)) {
+            merge_into(old, item);
+            continue;
+        }
+        cJSON_DeleteItemFromObjectCaseSensitive(target, item->string);
+        if (!cJSON_IsNull(item))
+            cJSON_AddItemToObject(target, item->string, cJSON_Duplicate(item, true));
+    }
+}
+
+#endif
