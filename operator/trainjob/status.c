@@ -160,13 +160,26 @@ static bool is_training(const struct trainjob_view *view, const cJSON *status)
            (reports->has_progress && (reports->progress.step > 0 || reports->progress.workers > 0));
 }
 
+static const char idle[] = "; spec.workers.replicas is 0";
+
+/* What the status said so far, without what is added anew at every look. */
+static size_t length_without_addition(const char *before)
+{
+    size_t length = strlen(before);
+    size_t added = sizeof idle - 1;
+    return length >= added && strcmp(before + length - added, idle) == 0 ? length - added : length;
+}
+
 static void judge_training(const struct trainjob_view *view, const char *problem, struct verdict *out)
 {
     const struct report_progress *progress = &view->reports->progress;
     const char *before = json_string(view->job->status, "message", "");
+    size_t length = problem[0] == '\0' ? length_without_addition(before) : 0;
     char doing[600];
-    if (!view->reports->has_progress) /* this operator has just begun to listen */
-        snprintf(doing, sizeof doing, "%s", problem[0] == '\0' && before[0] != '\0' ? before : "trains");
+    if (!view->reports->has_progress && length > 0) /* this operator has just begun to listen */
+        snprintf(doing, sizeof doing, "%.*s", (int)length, before);
+    else if (!view->reports->has_progress)
+        snprintf(doing, sizeof doing, "trains");
     else if (progress->message[0] != '\0')
         snprintf(doing, sizeof doing, "%s", progress->message);
     else if (progress->workers == 0)
@@ -174,12 +187,12 @@ static void judge_training(const struct trainjob_view *view, const char *problem
     else
         snprintf(doing, sizeof doing, "trains epoch %" PRIu32 " of %" PRIu32, progress->epoch, view->job->epochs);
 
-    const char *addition = problem;
-    if (addition[0] == '\0' && view->job->replicas == 0)
-        addition = "spec.workers.replicas is 0";
     bool waits = view->reports->has_progress && progress->workers == 0;
-    say(out, waits ? REASON_WAITING_FOR_WORKERS : REASON_TRAINING, "%s%s%s", doing, addition[0] == '\0' ? "" : "; ",
-        addition);
+    enum reason reason = waits ? REASON_WAITING_FOR_WORKERS : REASON_TRAINING;
+    if (problem[0] != '\0')
+        say(out, reason, "%s; %s", doing, problem);
+    else
+        say(out, reason, "%s%s", doing, view->job->replicas == 0 ? idle : "");
 }
 
 static void judge_starting(const struct trainjob_view *view, const char *problem, struct verdict *out)

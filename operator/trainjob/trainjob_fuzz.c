@@ -151,6 +151,17 @@ static bool is_valid(const cJSON *job)
     return schema != NULL && copy != NULL && schema_apply(copy, schema, "", NULL) == 0;
 }
 
+/* Once written, nothing is to be written again. */
+static void require_same(const cJSON *before, const cJSON *now)
+{
+    if (scarce_refused() || trainjob_status_change(before, now) == STATUS_SAME)
+        return;
+    cleanup_free char *left = json_print(before);
+    cleanup_free char *right = json_print(now);
+    fprintf(stderr, "the status\n%s\ndoes not settle:\n%s\n", left, right);
+    abort();
+}
+
 /* The status as it is after `patch`, by another look at the same moment. */
 static void check_settled(const struct trainjob_view *view, const cJSON *status)
 {
@@ -173,7 +184,7 @@ static void check_settled(const struct trainjob_view *view, const cJSON *status)
         trainjob_decode(&again, object);
         settled = trainjob_status(&later);
     }
-    require_with_memory(trainjob_status_change(json_at(object, "status"), settled) == STATUS_SAME);
+    require_same(json_at(object, "status"), settled);
 }
 
 static void check_status(const struct trainjob_view *view)
