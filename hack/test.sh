@@ -70,6 +70,7 @@ live_tests() {
     run cmake --build --preset asan || die "it does not compile"
     step "the Kubernetes client against a real API server"
     report kube-live "$here/control-plane.sh" "$THOLE_ROOT/build/asan/operator/kube/kube_live_test"
+    report kube-churn "$here/control-plane.sh" --toxiproxy "$THOLE_ROOT/build/asan/operator/kube/kube_live_churn_test"
     step "the history against a real server of MongoDB's protocol"
     folder=$(mktemp -d)
     "$("$here/tools.sh" --where ferretdb)/ferretdb" --listen "$address" --dir "$folder" >"$reports/ferretdb.txt" 2>&1 &

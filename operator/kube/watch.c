@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OBJECT_MOST = 2 * 1024 * 1024, QUERY_MOST = 16 * 1024, ENDS_MOST = 3 };
+enum { OBJECT_MOST = 4 * 1024 * 1024, QUERY_MOST = 16 * 1024, ENDS_MOST = 3 };
 
 static const int64_t first_backoff = 100 * MILLISECONDS;
-static const int64_t longest_backoff = 20 * SECONDS;
+static const int64_t longest_backoff = 10 * SECONDS;
 static const int64_t shortest_watch = 1 * SECONDS; /* one that ends sooner is not begun again at once: no busy loop */
 static const int64_t longest_silence = 130 * SECONDS;
 static const int64_t list_silence = 60 * SECONDS;
@@ -386,7 +386,8 @@ static void end_refused(struct kube_watch *watch, const struct kube_response *re
     /* A proxy that wants to see an answer's end before it passes on its beginning lets the time run out. */
     if (streaming_list && (watch->received || response->timed_out || response->status == 504))
         note_unfinished_list(watch);
-    if (watch->listing)
+    /* A page is asked for again by its token, and the pages before it stand. */
+    if (streaming_list)
         list_again(watch);
     fail(watch, error_message(response->error),
          response->retry_after > watch->retry_after ? response->retry_after : watch->retry_after);

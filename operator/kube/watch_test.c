@@ -146,6 +146,15 @@ static const struct story {
      "L +a L +a E L",
      "410 Expired",
      true},
+    {"a page that fails is asked for again, and not those before it",
+     {{FIRST_PAGE, 200, NULL, PAGE(OBJECT("a", "1"), "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
+      {"&continue=t ", 503, NULL, "", false, false},
+      {"&continue=t ", 200, NULL, "{\"items\":[" OBJECT("b", "2") ",{", true, false},
+      {"&continue=t ", 200, NULL, PAGE(OBJECT("b", "2"), "\"resourceVersion\":\"4\""), false, false},
+      {"&resourceVersion=4 ", 0, NULL, NULL, false, false}},
+     "L +a +b +b E",
+     NULL,
+     true},
     {"a page that names itself as the next",
      {{FIRST_PAGE, 200, NULL, PAGE("", "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
       {"&continue=t ", 200, NULL, PAGE("", "\"resourceVersion\":\"4\",\"continue\":\"t\""), false, false},
@@ -325,7 +334,7 @@ static struct trace play_body(const char *body, bool paged, enum fake_protocol p
     return trace;
 }
 
-enum { LARGE_EVENT = 1536 * 1024, HUGE_EVENT = 3 * 1024 * 1024 };
+enum { LARGE_EVENT = 1536 * 1024, HUGE_EVENT = 5 * 1024 * 1024 };
 
 /* A large object is told whole; one huge object must not hide those behind it. */
 static void an_object_beyond_the_cap_is_skipped(void **state)
