@@ -6,8 +6,9 @@
 #include <string.h>
 
 static const int64_t overlay_life = 30 * SECONDS;
+static const int64_t warm = 60 * SECONDS; /* what has not changed for so long is squeezed */
 
-enum { OBJECTS_MOST = 1000000, FIRST_BUCKETS = 64, RECENT = 4 };
+enum { OBJECTS_MOST = 1000000, FIRST_BUCKETS = 64, RECENT = 4, SQUEEZED_AT_ONCE = 16 };
 
 /* An own write that the watch has not shown yet. */
 struct overlay {
@@ -29,6 +30,9 @@ struct entry {
     struct version *watched;
     struct overlay *overlay;
     uint64_t list; /* the newest list that named it */
+    /* Among those that are not squeezed, by the time of the last change; 0: not among them. */
+    struct entry *next_warm, *previous_warm;
+    int64_t warm_since;
     /* Hashes of the versions that the watch showed last: an own write among them is old news. */
     uint32_t recent[RECENT];
     unsigned recent_next;
@@ -49,6 +53,9 @@ struct kube_cache {
     size_t visible, bytes; /* of the view */
     uint64_t list;
     struct overlay *oldest, *newest;
+    struct entry *coolest, *warmest;
+    struct pattern pattern;
+    struct instant now; /* of the call */
 };
 
 /* ---- tables ----------------------------------------------------------------------------------------------------- */
@@ -196,10 +203,41 @@ static struct entry *find_or_add(struct kube_cache *cache, const char *key, stru
     return entry;
 }
 
+/* ---- what has changed lately ------------------------------------------------------------------------------------ */
+
+static void cool(struct kube_cache *cache, struct entry *entry)
+{
+    if (entry->warm_since == 0)
+        return;
+    if (entry->previous_warm != NULL)
+        entry->previous_warm->next_warm = entry->next_warm;
+    else
+        cache->coolest = entry->next_warm;
+    if (entry->next_warm != NULL)
+        entry->next_warm->previous_warm = entry->previous_warm;
+    else
+        cache->warmest = entry->previous_warm;
+    entry->warm_since = 0;
+}
+
+static void warm_up(struct kube_cache *cache, struct entry *entry)
+{
+    cool(cache, entry);
+    entry->warm_since = cache->now.nanoseconds > 0 ? cache->now.nanoseconds : 1;
+    entry->next_warm = NULL;
+    entry->previous_warm = cache->warmest;
+    if (cache->warmest != NULL)
+        cache->warmest->next_warm = entry;
+    else
+        cache->coolest = entry;
+    cache->warmest = entry;
+}
+
 static void drop_if_empty(struct kube_cache *cache, struct entry *entry)
 {
     if (entry->watched != NULL || entry->overlay != NULL)
         return;
+    cool(cache, entry);
     LINK_REMOVE(entry, by_key);
     cache->entries--;
     free(entry);
@@ -212,7 +250,7 @@ static void tell(struct kube_cache *cache, enum kube_change change, const char *
 {
     if (cache->handler == NULL)
         return;
-    cleanup_json cJSON *unpacked = object == NULL ? version_unpack(version) : NULL;
+    cleanup_json cJSON *unpacked = object == NULL ? version_unpack(version, &cache->pattern) : NULL;
     cache->handler(cache->arg, change, key, object == NULL ? unpacked : object);
 }
 
@@ -285,6 +323,7 @@ static void replace(struct kube_cache *cache, struct entry *entry, struct versio
         free(old_watched);
     if (old_overlay != overlay)
         free_overlay(old_overlay);
+    warm_up(cache, entry);
     drop_if_empty(cache, entry);
 }
 
@@ -452,9 +491,40 @@ int kube_cache_removed(struct kube_cache *cache, const char *key, const char *ui
 
 struct instant kube_cache_expire(struct kube_cache *cache, struct instant now)
 {
+    cache->now = now;
     while (cache->oldest != NULL && cache->oldest->expires.nanoseconds <= now.nanoseconds)
         replace(cache, cache->oldest->entry, cache->oldest->entry->watched, NULL, NULL);
     return cache->oldest == NULL ? (struct instant){0} : cache->oldest->expires;
+}
+
+static void squeeze_entry(struct kube_cache *cache, struct entry *entry)
+{
+    struct version *squeezed = entry->watched == NULL ? NULL : version_squeeze(entry->watched, &cache->pattern);
+    if (squeezed == NULL)
+        return;
+    if (view(entry) == entry->watched)
+        cache->bytes -= entry->watched->size - squeezed->size;
+    free(entry->watched);
+    entry->watched = squeezed;
+}
+
+void kube_cache_squeeze(struct kube_cache *cache, struct instant now)
+{
+    for (int i = 0; i < SQUEEZED_AT_ONCE && cache->coolest != NULL; i++) {
+        struct entry *entry = cache->coolest;
+        if (entry->warm_since + warm > now.nanoseconds)
+            return;
+        squeeze_entry(cache, entry);
+        cool(cache, entry);
+    }
+}
+
+struct instant kube_cache_due(const struct kube_cache *cache)
+{
+    int64_t expiry = cache->oldest == NULL ? 0 : cache->oldest->expires.nanoseconds;
+    int64_t cold = cache->coolest == NULL ? 0 : cache->coolest->warm_since + warm;
+    bool expires_first = expiry != 0 && (cold == 0 || expiry < cold);
+    return (struct instant){expires_first ? expiry : cold};
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
@@ -463,7 +533,7 @@ cJSON *kube_cache_get(const struct kube_cache *cache, const char *key)
 {
     const struct entry *entry = find(cache, key);
     const struct version *version = entry == NULL ? NULL : view(entry);
-    return version == NULL ? NULL : version_unpack(version);
+    return version == NULL ? NULL : version_unpack(version, &cache->pattern);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -472,13 +542,13 @@ static int compare_keys(const void *a, const void *b)
 }
 
 /* The objects of `found` in the order of their keys, as an array. */
-static cJSON *unpack_sorted(const struct entry **found, size_t count)
+static cJSON *unpack_sorted(const struct kube_cache *cache, const struct entry **found, size_t count)
 {
     if (count > 1)
         qsort(found, count, sizeof(const struct entry *), compare_keys);
     cleanup_json cJSON *array = cJSON_CreateArray();
     for (size_t i = 0; i < count && array != NULL; i++) {
-        cJSON *object = version_unpack(view(found[i]));
+        cJSON *object = version_unpack(view(found[i]), &cache->pattern);
         if (object == NULL)
             return NULL;
         cJSON_AddItemToArray(array, object);
@@ -505,7 +575,7 @@ cJSON *kube_cache_owned(const struct kube_cache *cache, const char *owner_uid)
     for (const struct entry *entry = head; entry != NULL; entry = entry->by_owner.next)
         if (owned_by(entry, owner_uid))
             found[count++] = entry;
-    return unpack_sorted(found, count);
+    return unpack_sorted(cache, found, count);
 }
 
 static bool labelled(const struct entry *entry, const char *namespace, size_t length, const char *value)
@@ -529,7 +599,7 @@ cJSON *kube_cache_labelled(const struct kube_cache *cache, const char *namespace
     for (const struct entry *entry = head; entry != NULL; entry = entry->by_label.next)
         if (labelled(entry, namespace, length, value))
             found[count++] = entry;
-    return unpack_sorted(found, count);
+    return unpack_sorted(cache, found, count);
 }
 
 void kube_cache_keys(const struct kube_cache *cache, kube_cache_visit *visit, void *arg)
@@ -538,6 +608,27 @@ void kube_cache_keys(const struct kube_cache *cache, kube_cache_visit *visit, vo
         for (const struct entry *entry = cache->by_key[i]; entry != NULL; entry = entry->by_key.next)
             if (view(entry) != NULL)
                 visit(arg, entry->key);
+}
+
+cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now)
+{
+    cJSON *json = cJSON_CreateObject();
+    const struct entry *entry = find(cache, key);
+    const struct version *watched = entry == NULL ? NULL : entry->watched;
+    const struct overlay *overlay = entry == NULL ? NULL : entry->overlay;
+    if (watched != NULL)
+        cJSON_AddStringToObject(json, "watchedVersion", version_at(watched, watched->resource_version));
+    if (overlay != NULL) {
+        cJSON *own = cJSON_AddObjectToObject(json, "ownWrite");
+        if (overlay->version == NULL)
+            cJSON_AddTrueToObject(own, "deleted");
+        else
+            cJSON_AddStringToObject(own, "version", version_at(overlay->version, overlay->version->resource_version));
+        cJSON_AddNumberToObject(own, "expiresInSeconds",
+                                (double)instant_since(overlay->expires, now) / (double)SECONDS);
+    }
+    cJSON_AddItemToObject(json, "object", entry == NULL ? NULL : kube_cache_get(cache, key));
+    return json;
 }
 
 size_t kube_cache_count(const struct kube_cache *cache)
@@ -587,6 +678,7 @@ void kube_cache_free(struct kube_cache *cache)
             free(entry);
         }
     }
+    pattern_free(&cache->pattern);
     free(cache->by_key);
     free(cache->label);
     free(cache);
@@ -597,24 +689,3 @@ void kube_cache_on_change(struct kube_cache *cache, kube_cache_handler *handler,
     cache->handler = handler;
     cache->arg = arg;
 }
-cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now)
-{
-    cJSON *json = cJSON_CreateObject();
-    const struct entry *entry = find(cache, key);
-    const struct version *watched = entry == NULL ? NULL : entry->watched;
-    const struct overlay *overlay = entry == NULL ? NULL : entry->overlay;
-    if (watched != NULL)
-        cJSON_AddStringToObject(json, "watchedVersion", version_at(watched, watched->resource_version));
-    if (overlay != NULL) {
-        cJSON *own = cJSON_AddObjectToObject(json, "ownWrite");
-        if (overlay->version == NULL)
-            cJSON_AddTrueToObject(own, "deleted");
-        else
-            cJSON_AddStringToObject(own, "version", version_at(overlay->version, overlay->version->resource_version));
-        cJSON_AddNumberToObject(own, "expiresInSeconds",
-                                (double)instant_since(overlay->expires, now) / (double)SECONDS);
-    }
-    cJSON_AddItemToObject(json, "object", entry == NULL ? NULL : kube_cache_get(cache, key));
-    return json;
-}
-

@@ -1,6 +1,7 @@
 /* cache — the objects a watch has shown, small, indexed, and never behind our own writes.
  *
- * Objects are kept packed (pruned by `project`, as compact text) and handed out as trees that belong to the caller.
+ * Objects are kept packed (pruned by `project`, as compact text, which is compressed once it has not changed for a
+ * minute) and handed out as trees that belong to the caller.
  * The answer of an own write lies over the watched object until the watch shows that version, or a list that began
  * after the write is complete, or 30 s have passed: so a reconcile never acts on what it has already changed.
  * resourceVersion is opaque: it is compared for equality only.
@@ -47,6 +48,12 @@ int kube_cache_removed(struct kube_cache *cache, const char *key, const char *ui
 /* Drops own writes that the watch has not shown for 30 s. Returns the instant of the next one; 0: none. */
 struct instant kube_cache_expire(struct kube_cache *cache, struct instant now);
 
+/* Compresses some of what has not changed for a minute; it reads as before. */
+void kube_cache_squeeze(struct kube_cache *cache, struct instant now);
+
+/* When one of these two should be called; 0: never. */
+struct instant kube_cache_due(const struct kube_cache *cache);
+
 /* Trees are copies that belong to the caller. NULL: no such object (or no memory). */
 cJSON *kube_cache_get(const struct kube_cache *cache, const char *key);
 /* Arrays, sorted by key, never NULL unless without memory: the objects whose controller has this UID; the objects of
@@ -58,14 +65,14 @@ cJSON *kube_cache_labelled(const struct kube_cache *cache, const char *namespace
 typedef void kube_cache_visit(void *arg, const char *key);
 void kube_cache_keys(const struct kube_cache *cache, kube_cache_visit *visit, void *arg);
 
+/* How one object is kept, for people: the version that was watched, an own write over it, and the view as "object".
+ * To be freed; NULL without memory. */
+cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now);
+
 size_t kube_cache_count(const struct kube_cache *cache);
-size_t kube_cache_bytes(const struct kube_cache *cache); /* of the packed objects */
+size_t kube_cache_bytes(const struct kube_cache *cache); /* of the packed objects, as they are kept */
 
 /* The UID of the object's controller (ownerReferences with controller: true), or NULL; borrowed. */
 const char *kube_controller_uid(const cJSON *object);
 
 #endif
-/* How one object is kept, for people: the version that was watched, an own write over it, and the view as "object".
- * To be freed; NULL without memory. */
-cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now);
-

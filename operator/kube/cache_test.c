@@ -65,6 +65,7 @@ static void play(struct kube_cache *cache, const char *step, struct instant *now
     } else if (strcmp(verb, "wait") == 0) {
         now->nanoseconds += strtol(name, NULL, 10) * SECONDS;
         kube_cache_expire(cache, *now);
+        kube_cache_squeeze(cache, *now);
     } else {
         fail_msg("no such step: %s", step);
     }
@@ -288,6 +289,74 @@ static void many_objects_grow_the_tables_and_leave_nothing(void **state)
     assert_int_equal(kube_cache_bytes(cache), 0);
 }
 
+static cJSON *large_object(int number)
+{
+    char text[64];
+    cJSON *object = object_of("a", "u", "1");
+    snprintf(text, sizeof text, "object-%d", number);
+    json_put(object, "metadata.name", cJSON_CreateString(text), NULL);
+    snprintf(text, sizeof text, "%08x-1111-2222-3333-444455556666", (unsigned)number * 2654435761u);
+    json_put(object, "metadata.uid", cJSON_CreateString(text), NULL);
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < 20; i++) {
+        snprintf(text, sizeof text, "a sentence of which %d are in every object", i);
+        cJSON_AddItemToArray(list, cJSON_CreateString(text));
+    }
+    cJSON_AddItemToObject(object, "spec", list);
+    cJSON_DeleteItemFromObject((cJSON *)json_at(object, "metadata"), "managedFields");
+    return object;
+}
+
+static void check_object(const struct kube_cache *cache, const cJSON *want)
+{
+    struct kube_key key;
+    kube_key_of(&key, want);
+    cleanup_json cJSON *got = kube_cache_get(cache, key.text);
+    assert_true(json_equal(got, want));
+}
+
+static void what_is_old_is_squeezed_and_reads_as_before(void **state)
+{
+    (void)state;
+    enum { SOME = 100 };
+    struct instant now = {1 * SECONDS};
+    cleanup_kube_cache struct kube_cache *cache = kube_cache_new(NULL, NULL, 0, NULL);
+    assert_int_equal(kube_cache_due(cache).nanoseconds, 0);
+    for (int i = 0; i < SOME; i++) {
+        cleanup_json cJSON *object = large_object(i);
+        assert_int_equal(kube_cache_observe(cache, KUBE_WATCH_APPLIED, object, now, NULL), 0);
+    }
+    size_t before = kube_cache_bytes(cache);
+    assert_int_equal(kube_cache_due(cache).nanoseconds, 61 * SECONDS);
+    kube_cache_squeeze(cache, (struct instant){60 * SECONDS});
+    assert_int_equal(kube_cache_bytes(cache), before);
+
+    /* One that changes meanwhile is young again. */
+    cleanup_json cJSON *changed = large_object(7);
+    json_put(changed, "metadata.resourceVersion", cJSON_CreateString("2"), NULL);
+    kube_cache_wrote(cache, changed, (struct instant){60 * SECONDS}, NULL);
+    kube_cache_observe(cache, KUBE_WATCH_APPLIED, changed, (struct instant){60 * SECONDS}, NULL);
+    for (int i = 0; i < SOME && kube_cache_due(cache).nanoseconds == 61 * SECONDS; i++)
+        kube_cache_squeeze(cache, (struct instant){61 * SECONDS});
+    assert_int_equal(kube_cache_due(cache).nanoseconds, 120 * SECONDS);
+    assert_true(kube_cache_bytes(cache) < before / 4);
+
+    struct told told;
+    buffer_init(&told.text, 1 << 16);
+    kube_cache_on_change(cache, on_change, &told);
+    check_object(cache, changed);
+    for (int i = 0; i < SOME; i++) {
+        cleanup_json cJSON *object = large_object(i);
+        if (i != 7)
+            check_object(cache, object);
+        kube_cache_observe(cache, KUBE_WATCH_DELETED, object, (struct instant){61 * SECONDS}, NULL);
+    }
+    assert_memory_equal(buffer_text(&told.text), "-n/object-0@1 -n/object-1@1 ", 28);
+    assert_int_equal(kube_cache_bytes(cache), 0);
+    assert_int_equal(kube_cache_due(cache).nanoseconds, 0);
+    buffer_free(&told.text);
+}
+
 static void the_next_expiry_is_told(void **state)
 {
     (void)state;
@@ -321,6 +390,7 @@ int main(void)
         cmocka_unit_test(stories_are_told_as_expected),
         cmocka_unit_test(indexes_follow_the_view),
         cmocka_unit_test(many_objects_grow_the_tables_and_leave_nothing),
+        cmocka_unit_test(what_is_old_is_squeezed_and_reads_as_before),
         cmocka_unit_test(the_next_expiry_is_told),
         cmocka_unit_test(an_object_without_a_name_is_refused),
     };

@@ -11,19 +11,23 @@ struct kube_informer {
     loop_callback *synced;
     void *arg;
     bool told_synced;
-    struct loop_timer expiry; /* of own writes that the watch has not shown */
+    struct loop_timer care; /* for what the cache does by time */
 };
 
-static void arm_expiry(struct kube_informer *informer)
+static void arm(struct kube_informer *informer)
 {
-    struct instant next = kube_cache_expire(informer->cache, clock_now());
-    if (next.nanoseconds != 0)
-        loop_timer_set_at(&informer->expiry, next);
+    struct instant due = kube_cache_due(informer->cache);
+    if (due.nanoseconds != 0)
+        loop_timer_set_at(&informer->care, due);
 }
 
-static void on_expiry(void *arg)
+static void take_care(void *arg)
 {
-    arm_expiry(arg);
+    struct kube_informer *informer = arg;
+    struct instant now = clock_now();
+    kube_cache_expire(informer->cache, now);
+    kube_cache_squeeze(informer->cache, now);
+    arm(informer);
 }
 
 static void report(const struct kube_informer *informer, const char *what, const struct error *err)
@@ -37,6 +41,8 @@ static void on_event(void *arg, enum kube_watch_event_type type, cJSON *object)
     struct error err = {0};
     if (kube_cache_observe(informer->cache, type, object, clock_now(), &err) < 0)
         report(informer, "an object cannot be kept", &err);
+    if (!informer->care.armed)
+        arm(informer);
     if (type != KUBE_WATCH_LISTED || informer->told_synced)
         return;
     informer->told_synced = true;
@@ -56,7 +62,7 @@ int kube_informer_start(struct kube_informer **out, struct loop *loop, struct ku
     informer->resource = options->watch.resource;
     informer->synced = synced;
     informer->arg = arg;
-    loop_timer_init(&informer->expiry, loop, on_expiry, informer);
+    loop_timer_init(&informer->care, loop, take_care, informer);
     informer->cache = kube_cache_new(options->project, options->index_label, options->most_objects, err);
     if (informer->cache == NULL)
         return -1;
@@ -71,7 +77,7 @@ void kube_informer_stop(struct kube_informer *informer)
 {
     if (informer == NULL)
         return;
-    loop_timer_cancel(&informer->expiry);
+    loop_timer_cancel(&informer->care);
     kube_watch_stop(informer->watch);
     kube_cache_free(informer->cache);
     free(informer);
@@ -87,7 +93,7 @@ void kube_informer_wrote(struct kube_informer *informer, const cJSON *answer)
     struct error err = {0};
     if (kube_cache_wrote(informer->cache, answer, clock_now(), &err) < 0)
         report(informer, "the answer of an own write cannot be kept", &err);
-    arm_expiry(informer);
+    arm(informer);
 }
 
 void kube_informer_removed(struct kube_informer *informer, const char *key, const char *uid)
@@ -95,7 +101,7 @@ void kube_informer_removed(struct kube_informer *informer, const char *key, cons
     struct error err = {0};
     if (kube_cache_removed(informer->cache, key, uid, clock_now(), &err) < 0)
         report(informer, "an own delete cannot be kept", &err);
-    arm_expiry(informer);
+    arm(informer);
 }
 
 bool kube_informer_synced(const struct kube_informer *informer)
