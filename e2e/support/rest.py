@@ -57,7 +57,7 @@ class Rest:
     async def __aenter__(self) -> "Rest":
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=self._connections + 64)
         self._room = asyncio.Semaphore(self._connections)
-        self._session = aiohttp.ClientSession(self._url, connector=connector, auto_decompress=False,
+        self._session = aiohttp.ClientSession(self._url, connector=connector, headers={"Accept-Encoding": "identity"},
                                               timeout=aiohttp.ClientTimeout(total=120))
         return self
 
@@ -72,7 +72,7 @@ class Rest:
             text = await answer.read()
             if answer.status // 100 != 2:
                 raise Refused(method, path, answer.status, text.decode(errors="replace"))
-            return json.loads(text) if text[:1] == b"{" else {}
+            return json.loads(text)
 
     async def get(self, path: str) -> Object:
         return await self.request("GET", path)

@@ -399,8 +399,8 @@ async def settled(stage: Stage) -> Object:
         await quiet(stage.operator)
     ended = time.monotonic() - begin
     peak = memory_mb(stage.operator.pid)["peak"]
-    seconds = 60 if stage.scale >= 1 else 20
-    await asyncio.sleep(seconds)
+    seconds = 60 if stage.scale >= 1 else 15
+    await asyncio.sleep(75)  # what has not changed for a minute is compressed
     after_life = memory_mb(stage.operator.pid)
     meter = Meter(stage.operator)
     await asyncio.sleep(seconds)
@@ -410,7 +410,7 @@ async def settled(stage: Stage) -> Object:
     restart = await stage.operator.start()
     await quiet(stage.operator, 1)
     restarted = cpu_seconds(stage.operator.pid)
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(75)
     after_restart = memory_mb(stage.operator.pid)
     return {"jobs": len(names), "ended": ended, "peak": peak, "rss": after_life["rss"],
             "anonymous": after_life["anonymous"], "rss_restarted": after_restart["rss"], "restart": restart,

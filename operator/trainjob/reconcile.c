@@ -158,10 +158,12 @@ static bool on_name_taken(struct look *look, struct step *step, const struct int
 {
     struct job_memory *memory = look_memory(look);
     if (intent->resource == &secret_resource) {
-        if (memory != NULL && memory->frozen_here && !memory->secret_uncertain)
+        if (memory != NULL && memory->frozen_here && !memory->secret_uncertain) {
             note_conflict(look, intent);
-        else
-            look->attempts.secret_made = true;
+            return false;
+        }
+        look->attempts.secret_made = true;
+        look_again(look, 1); /* nothing else would wake the job: Secrets are not watched */
         return false;
     }
     struct error err = {0};
