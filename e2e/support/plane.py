@@ -52,6 +52,17 @@ class Plane:
         assert not check or result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr}"
         return result
 
+    @contextlib.contextmanager
+    def holding_back(self):
+        """What is sent to the API server by way of the proxy stays there, until the end of this."""
+        toxic = {"name": "held", "type": "latency", "stream": "upstream", "attributes": {"latency": 600_000}}
+        toxics = f"{self.toxiproxy}/proxies/api/toxics"
+        urllib.request.urlopen(urllib.request.Request(toxics, json.dumps(toxic).encode(), method="POST")).close()
+        try:
+            yield
+        finally:
+            urllib.request.urlopen(urllib.request.Request(f"{toxics}/held", method="DELETE")).close()
+
     def audited(self, since=0):
         """The requests that the API server has answered, from a place in its log (see audit_position)."""
         with self.audit.open() as log:
@@ -98,6 +109,7 @@ class Operator:
             self.process = subprocess.Popen(command, stderr=log, stdout=log,
                                             env={**os.environ, "KUBECONFIG": "", **(environment or {})})
         self.pid = self.process.pid
+        self._good_ends = {0, -signal.SIGKILL}
 
     def log(self):
         return self.log_path.read_text(errors="replace")
@@ -155,6 +167,12 @@ class Operator:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
+    def resigned(self, seconds=60):
+        """Waits until it ends by itself, as one does that has lost the lead."""
+        until(lambda: not self.alive(), seconds, lambda: self.complaint("the operator to end by itself"))
+        assert self.process.returncode == 1, self.complaint(f"the operator ended with {self.process.returncode}")
+        self._good_ends.add(1)
+
     def stop(self, seconds=60):
         """As Kubernetes does it; fails where it does not end with success."""
         if self.alive():
@@ -167,6 +185,6 @@ class Operator:
                 self.process.wait(30)
                 raise AssertionError(self.complaint(f"the operator did not end within {seconds} s")) from None
         code = self.process.returncode
-        assert code in (0, -signal.SIGKILL), self.complaint(f"the operator ended with {code}")
+        assert code in self._good_ends, self.complaint(f"the operator ended with {code}")
         for report in ("runtime error:", "Sanitizer:"):
             assert report not in self.log(), self.complaint(f"a sanitizer's report ({report})")
