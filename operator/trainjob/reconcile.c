@@ -239,6 +239,10 @@ static void on_answer(void *arg, struct kube_response *response)
         look_again(look, 1);
     } else if (changes && (response->conflict || response->status == 404)) {
         look_again(look, 1 * SECONDS); /* it is not what we saw; the watch will show what it is */
+    } else if (!changes && kube_namespace_ends(response)) {
+        log_debug(reconcile_log(look->run), "the namespace is being deleted: nothing is made in it any more", "kind",
+                  intent->resource->kind, "name", intent->name, NULL);
+        look_again(look, CONFLICT_SECONDS * SECONDS); /* soon the job is gone too */
     } else if (!changes && response->status == 409 && strcmp(response->reason, "AlreadyExists") == 0) {
         if (on_name_taken(look, step, intent))
             return; /* goes on in on_occupant */
