@@ -38,15 +38,28 @@ static void add_finalizer(const struct trainjob *job, struct intents *out)
     intents_add(out, INTENT_FINALIZERS, &trainjob_resource, job->name, job->uid, patch);
 }
 
+/* Deleted with propagationPolicy Orphan: Kubernetes takes the children's owner away, and they are nobody's. */
+static bool leaves_orphans(const struct trainjob *job)
+{
+    const cJSON *finalizer = NULL;
+    cJSON_ArrayForEach(finalizer, json_at(job->object, "metadata.finalizers"))
+    {
+        if (cJSON_IsString(finalizer) && strcmp(finalizer->valuestring, "orphan") == 0)
+            return true;
+    }
+    return false;
+}
+
 /* While the object waits for its record, its children do not wait for the object. */
 static void plan_deletion(const struct trainjob_view *view, struct intents *out)
 {
     const struct trainjob *job = view->job;
     if (!job->has_finalizer)
         return; /* the garbage collector does the rest */
+    bool orphans = leaves_orphans(job);
     for (size_t i = 0; i < view->children->deployment_count; i++) {
         const struct trainjob_deployment *deployment = &view->children->deployments[i];
-        if (!deployment->deleting)
+        if (!deployment->deleting && !orphans)
             intents_add(out, INTENT_DELETE, &deployment_resource, deployment->name, deployment->uid, NULL);
     }
     int64_t left = job->deleted_at + TRAINJOB_HISTORY_WAIT - view->now;
