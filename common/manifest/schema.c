@@ -172,7 +172,7 @@ static const cJSON *member_schema(const cJSON *schema, const char *name)
     return known != NULL ? known : json_at(schema, "additionalProperties");
 }
 
-/* A null stands for absence where there is a default. */
+/* A null stands for absence, as it does in the API server. */
 static int fill_defaults(cJSON *value, const cJSON *schema, struct error *err)
 {
     const cJSON *properties = json_at(schema, "properties");
@@ -181,9 +181,11 @@ static int fill_defaults(cJSON *value, const cJSON *schema, struct error *err)
     {
         const cJSON *given = cJSON_GetObjectItemCaseSensitive(value, property->string);
         const cJSON *preset = json_at(property, "default");
-        if (preset == NULL || (given != NULL && !cJSON_IsNull(given)))
+        if (given != NULL && !cJSON_IsNull(given))
             continue;
         cJSON_DeleteItemFromObjectCaseSensitive(value, property->string);
+        if (preset == NULL)
+            continue;
         cJSON *copy = cJSON_Duplicate(preset, true);
         if (copy == NULL || !cJSON_AddItemToObject(value, property->string, copy)) {
             cJSON_Delete(copy);
