@@ -174,14 +174,14 @@ def test_no_field_is_forgotten_by_the_freeze(kind, free):
     assert frozen == set(SCHEMAS[kind]["properties"]["spec"]["properties"]) - free
 
 
-DEFAULTED = [(kind, path) for kind, path, schema in LEAVES if "default" in schema and 0 not in path]
+MEMBERS = [(kind, path) for kind, path, _ in LEAVES if len(path) > 1 and 0 not in path and "key" not in path]
 
 
-@pytest.mark.parametrize("kind,path", DEFAULTED, ids=[f"{kind}: {spoken(path)}" for kind, path in DEFAULTED])
-def test_null_stands_for_the_default(api, space, kind, path):
-    """As an empty `workers:` in a manifest does."""
+@pytest.mark.parametrize("kind,path", MEMBERS, ids=[f"{kind}: {spoken(path)}" for kind, path in MEMBERS])
+def test_null_is_as_nothing(api, space, kind, path):
+    """As an empty `workers:` in a manifest is: the default, or a mistake where there must be something."""
 
-    def made(is_null):
+    def answer(is_null):
         manifest = sample(kind)
         at = manifest
         for part in path[:-1]:
@@ -189,11 +189,32 @@ def test_null_stands_for_the_default(api, space, kind, path):
         at.pop(path[-1], None)
         if is_null:
             at[path[-1]] = None
-        answer = api.request("POST", RESOURCES[kind].format(space), manifest, dryRun="All")
-        assert answer.ok, answer.message
-        return answer.object["spec"]
+        made = api.request("POST", RESOURCES[kind].format(space), manifest, dryRun="All", fieldValidation="Strict")
+        return made.object.get("spec"), made.message
 
-    assert made(True) == made(False)
+    assert answer(True) == answer(False)
+
+
+MONSTERS = {
+    "a number of 400 digits": ({"training": {"epochs": 10**400}}, "number"),
+    "a number beyond 64 bits": ({"training": {"seed": 2**64}}, "spec.training.seed"),
+    "a number too large for a double": ({"training": {"optimizer": {"learningRate": 10**309}}}, "number"),
+    "a list of 100,000": ({"template": {"spec": {"tolerations": [{}] * 100_000}}}, "must have at most 32 items"),
+    "a label of two megabytes": ({"template": {"metadata": {"labels": {"a": "x" * 2**21}}}}, "Too long"),
+    "more than a request may hold": ({"template": {"metadata": {"labels": {"a": "x" * 2**22}}}}, "too large"),
+    "a label's name of a megabyte": ({"template": {"metadata": {"labels": {"x" * 2**20: "a"}}}}, "spec.template.metadata"),
+    "a text with a zero byte": ({"datasetRef": {"name": "a\0b"}}, "spec.datasetRef.name"),
+    "a text in another script": ({"datasetRef": {"name": "данные"}}, "spec.datasetRef.name"),
+}
+
+
+@pytest.mark.parametrize("monster", MONSTERS)
+def test_a_monster_is_refused_like_any_mistake(create, monster):
+    change, word = MONSTERS[monster]
+    answer = create(merged(sample("TrainJob"), {"spec": change}))
+    assert 400 <= answer.code < 500, answer.code
+    assert word in answer.message, answer.message[:500]
+    assert len(answer.message) < 10_000, "that is no sentence"
 
 
 def test_what_a_user_writes_into_the_status_is_not_kept(api, space, create):
