@@ -143,12 +143,22 @@ static const cJSON *read_schema(void)
 }
 
 /* Has the CRD's shape. Of a shape that cannot be, it is only asked that nothing falls over. */
-static bool is_valid(const cJSON *job)
+static bool is_valid(const cJSON *job, struct error *err)
 {
     const cJSON *schema = read_schema();
     cleanup_json cJSON *copy = cJSON_Duplicate(job, true);
     cJSON_DeleteItemFromObjectCaseSensitive(copy, "metadata");
-    return schema != NULL && copy != NULL && schema_apply(copy, schema, "", NULL) == 0;
+    return schema != NULL && copy != NULL && schema_apply(copy, schema, "", err) == 0;
+}
+
+/* Two of one UID: that cannot be either. */
+static bool has_twins(const struct trainjob_children *children)
+{
+    for (size_t i = 0; i < children->pod_count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(children->pods[i].uid, children->pods[j].uid) == 0)
+                return true;
+    return false;
 }
 
 /* Once written, nothing is to be written again. */
@@ -172,7 +182,11 @@ static void check_settled(const struct trainjob_view *view, const cJSON *status)
         return;
     merge_into(object, patch);
     require_with_memory(json_equal(json_at(object, "status"), status));
-    require_with_memory(cJSON_IsArray(json_at(status, "conditions")) && is_valid(object));
+    require_with_memory(cJSON_IsArray(json_at(status, "conditions")));
+    struct error err = {0};
+    if (!is_valid(object, &err))
+        fprintf(stderr, "%s\n", error_message(&err));
+    require_with_memory(error_message(&err)[0] == '\0');
     struct trainjob again;
     struct trainjob_view later = *view;
     trainjob_decode(&again, object);
@@ -194,7 +208,7 @@ static void check_status(const struct trainjob_view *view)
     if (status == NULL)
         return;
     require_with_memory(json_string(status, "phase", NULL) != NULL);
-    if (is_valid(view->job->object))
+    if (is_valid(view->job->object, NULL) && !has_twins(view->children))
         check_settled(view, status);
     cleanup_json cJSON *start = trainjob_start_status(view);
     (void)start;

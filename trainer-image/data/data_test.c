@@ -484,44 +484,6 @@ static void no_path_leaves_the_root_without_openat2(void **state)
     bed_free(&bed);
 }
 
-/* ---- Every mutation of a small file is a data set or a sentence ---- */
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size); /* idx_fuzz.c; it aborts where something is wrong */
-
-static void mutate(const struct buffer *content, uint32_t layer)
-{
-    cleanup_free uint8_t *copy = malloc(content->length);
-    assert_non_null(copy);
-    assert_true(content->length > 32);
-    for (size_t length = 0; length <= content->length; length++)
-        (void)LLVMFuzzerTestOneInput((const uint8_t *)content->data, length);
-    struct random_stream stream = random_stream(77, RANDOM_CANARY, layer, 0, 0);
-    for (uint64_t i = 0; i < 3000; i++) {
-        memcpy(copy, content->data, content->length);
-        size_t length = content->length;
-        if (random_u32_at(stream, 64 * i) % 8 == 0)
-            length -= random_u32_at(stream, 64 * i + 1) % 16;
-        for (uint64_t j = 0; j <= random_u32_at(stream, 64 * i + 2) % 4; j++) {
-            /* half of the changes go to the header */
-            uint32_t random = random_u32_at(stream, 64 * i + 8 + j);
-            size_t at = (random >> 8) % (random % 2 == 0 ? 20 : content->length);
-            copy[at] ^= (uint8_t)(1U << (random >> 1) % 8);
-        }
-        (void)LLVMFuzzerTestOneInput(copy, length);
-    }
-}
-
-static void every_mutation_is_read_or_refused(void **state)
-{
-    (void)state;
-    cleanup_buffer struct buffer plain;
-    cleanup_buffer struct buffer packed;
-    make_idx(&plain, 3, (const uint32_t[]){20, 3, 4}, 251);
-    make_gzip(&packed, plain.data, plain.length);
-    mutate(&plain, 1);
-    mutate(&packed, 2);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -536,7 +498,6 @@ int main(void)
         cmocka_unit_test(files_that_do_not_fit_get_a_sentence),
         cmocka_unit_test(no_path_leaves_the_root),
         cmocka_unit_test(no_path_leaves_the_root_without_openat2),
-        cmocka_unit_test(every_mutation_is_read_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,16 +1,10 @@
-/* A libFuzzer target: any bytes as an IDX file, plain or gzip. data_test.c runs it on changed files; to fuzz,
- *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. -Itrainer-image \
- *       trainer-image/data/idx_fuzz.c trainer-image/data/idx.c common/error.c -lz -o idx_fuzz && ./idx_fuzz
- */
-#include "data/idx.h"
-
+/* Any bytes as an IDX file, plain or gzip: refused with a sentence that names the file, or all of it is there. */
 #include "common/cleanup.h"
+#include "common/test/fuzz.h"
+#include "data/idx.h"
 
 #include <string.h>
 #include <sys/mman.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -20,15 +14,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
     struct idx idx = {0};
     if (idx_read(&idx, fd, "fuzzed", 1, IDX_RANK_MOST, 1 << 24, &err) < 0) {
-        if (strstr(error_message(&err), "'fuzzed'") == NULL || idx.data != NULL)
-            abort();
+        require(strstr(error_message(&err), "'fuzzed'") != NULL && idx.data == NULL);
         return 0;
     }
     uint64_t elements = 1;
     for (uint32_t i = 0; i < idx.rank; i++)
         elements *= idx.dims[i];
-    if (elements != idx.size || elements == 0)
-        abort();
+    require(elements == idx.size && elements > 0);
     volatile uint8_t last = idx.data[elements - 1]; /* all of it is there */
     (void)last;
     idx_free(&idx);

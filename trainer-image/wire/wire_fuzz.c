@@ -1,15 +1,13 @@
-/* Fuzzing the receive path, in libFuzzer's form (cc -fsanitize=fuzzer,address wire_fuzz.c …); fuzz_replay.c runs it
- * under ctest.
+/* Anything that a peer may send, in every state of a connection: its owner is told what the dialogue allows, in its
+ * order, and nothing after the end.
  *
  * The first byte says in which state the connection is, the second how its bytes arrive: their pieces, and whether
  * headers and checksums are made right, so that what lies behind them is reached. The rest is what the peer sends. */
+#include "common/test/fuzz.h"
 #include "wire/net_internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { INPUT_MOST = 1 << 16 };
 
@@ -20,12 +18,6 @@ struct owner {
     bool ended;
     void *place; /* exactly as large as the payload */
 };
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void owner_ready(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
 {
