@@ -170,8 +170,8 @@ struct observation *observe(struct trainjob_controller *controller, const char *
         .job = &out->job,
         .dataset = out->dataset,
         .children = &out->children,
-        .reports = &(*memory)->reports,
-        .attempts = &(*memory)->attempts,
+        .reports = job_memory_reports(*memory),
+        .attempts = job_memory_attempts(*memory),
         .history = &(*memory)->history,
         .allowed_host_paths = controller->options.allowed_host_paths,
         .trainer_image = controller->options.trainer_image,
@@ -211,9 +211,11 @@ static void refuse(const struct trainjob_controller *controller, const struct re
 }
 
 /* A process of a later life knows nothing of what the one before was doing. */
-static void remember_hello(struct job_memory *memory, const struct report_hello *hello)
+static int remember_hello(struct job_memory *memory, const struct report_hello *hello)
 {
-    struct trainjob_reports *reports = &memory->reports;
+    struct trainjob_reports *reports = job_memory_listen(memory);
+    if (reports == NULL)
+        return -1;
     if (strcmp(reports->boot, hello->boot) != 0) {
         reports->has_progress = false;
         reports->has_finished = false;
@@ -226,6 +228,7 @@ static void remember_hello(struct job_memory *memory, const struct report_hello 
     snprintf(reports->kernel, sizeof reports->kernel, "%s", hello->kernel);
     memory->ack_is_due = true;
     memory->finished_is_acked = false;
+    return 0;
 }
 
 /* Why this process may not report; NULL where it may. */
@@ -252,11 +255,12 @@ void trainjob_hello(struct trainjob_controller *controller, const struct report_
     cleanup_observation struct observation *observed =
         controller->begun ? observe(controller, key.text, &memory) : NULL;
     const char *why = controller->begun ? hello_refused(observed, hello) : "the operator is starting";
+    if (why == NULL && remember_hello(memory, hello) < 0)
+        why = "the operator is out of memory: come back later";
     if (why != NULL) {
         refuse(controller, hello, why);
         return;
     }
-    remember_hello(memory, hello);
     controller_enqueue(controller->runtime, key.text, QUEUE_HIGH);
     const char *boot = json_string(observed->job.status, "coordinator.boot", "");
     if (observed->job.phase == TRAINJOB_RUNNING && boot[0] != '\0' && strcmp(boot, hello->boot) != 0) {
@@ -284,9 +288,9 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
                      const struct report_message *message)
 {
     struct job_memory *memory = memory_find(controller->memory, job_uid);
-    if (memory == NULL || !memory->reports.connected || strcmp(memory->reports.boot, boot) != 0)
+    struct trainjob_reports *reports = memory == NULL ? NULL : memory->reports;
+    if (reports == NULL || !reports->connected || strcmp(reports->boot, boot) != 0)
         return;
-    struct trainjob_reports *reports = &memory->reports;
     bool wake_now = true;
     enum queue_priority priority = QUEUE_HIGH;
     switch (message->type) {

@@ -68,13 +68,14 @@ static cJSON *memory_json(const struct job_memory *memory, struct instant now)
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "uid", memory->uid);
     cJSON_AddStringToObject(json, "phase", trainjob_phase_name(memory->phase));
-    add_reports(json, &memory->reports);
+    add_reports(json, job_memory_reports(memory));
 
+    const struct trainjob_attempts *made = job_memory_attempts(memory);
     cJSON *attempts = cJSON_AddObjectToObject(json, "attempts");
-    cJSON_AddBoolToObject(attempts, "secretMade", memory->attempts.secret_made);
-    cJSON_AddBoolToObject(attempts, "nameConflict", memory->attempts.is_conflict);
-    cJSON_AddBoolToObject(attempts, "refused", memory->attempts.is_refused);
-    cJSON_AddStringToObject(attempts, "sentence", memory->attempts.sentence);
+    cJSON_AddBoolToObject(attempts, "secretMade", made->secret_made);
+    cJSON_AddBoolToObject(attempts, "nameConflict", made->is_conflict);
+    cJSON_AddBoolToObject(attempts, "refused", made->is_refused);
+    cJSON_AddStringToObject(attempts, "sentence", made->sentence);
 
     cJSON *history = cJSON_AddObjectToObject(json, "history");
     cJSON_AddBoolToObject(history, "configured", memory->history.configured);

@@ -64,6 +64,8 @@ static void free_job(struct entry *entry)
 {
     if (entry->job == NULL)
         return;
+    free(entry->job->reports);
+    free(entry->job->attempts);
     free(entry->job->epochs);
     cJSON_Delete(entry->job->events);
     free(entry->job);
@@ -214,13 +216,62 @@ void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES])
             out[entry->job != NULL ? entry->job->phase : entry->phase]++;
 }
 
-/* ---- epochs ---- */
+/* ---- what there mostly is not ---- */
+
+const struct trainjob_reports *job_memory_reports(const struct job_memory *job)
+{
+    static const struct trainjob_reports none = {0};
+    return job->reports == NULL ? &none : job->reports;
+}
+
+const struct trainjob_attempts *job_memory_attempts(const struct job_memory *job)
+{
+    static const struct trainjob_attempts none = {0};
+    static const struct trainjob_attempts made = {.secret_made = true};
+    if (job->attempts != NULL)
+        return job->attempts;
+    return job->secret_made ? &made : &none;
+}
+
+void job_memory_set_secret_made(struct job_memory *job, bool made)
+{
+    job->secret_made = made;
+    if (job->attempts != NULL)
+        job->attempts->secret_made = made;
+}
+
+void job_memory_attempted(struct job_memory *job, const struct trainjob_attempts *attempts)
+{
+    bool is_plain = !attempts->is_conflict && !attempts->is_refused && attempts->sentence[0] == '\0';
+    job->secret_made = attempts->secret_made;
+    if (is_plain) {
+        free(job->attempts);
+        job->attempts = NULL;
+        return;
+    }
+    if (job->attempts == NULL)
+        job->attempts = malloc(sizeof *job->attempts);
+    if (job->attempts != NULL)
+        *job->attempts = *attempts;
+}
 
 static void publish(struct job_memory *job)
 {
-    job->reports.epochs = job->epochs;
-    job->reports.epoch_count = job->epoch_count;
+    if (job->reports == NULL)
+        return;
+    job->reports->epochs = job->epochs;
+    job->reports->epoch_count = job->epoch_count;
 }
+
+struct trainjob_reports *job_memory_listen(struct job_memory *job)
+{
+    if (job->reports == NULL)
+        job->reports = calloc(1, sizeof *job->reports);
+    publish(job);
+    return job->reports;
+}
+
+/* ---- epochs ---- */
 
 int job_memory_add_epoch(struct job_memory *job, const struct report_epoch *epoch)
 {

@@ -14,14 +14,15 @@ struct job_memory {
     const char *uid, *key;
     enum trainjob_phase phase; /* as last seen, for metrics */
 
-    struct trainjob_reports reports; /* its `epochs` is the list below */
+    struct trainjob_reports *reports; /* NULL: none; its `epochs` is the list below */
     struct report_epoch *epochs;
     size_t epoch_count, epoch_room;
 
-    struct trainjob_attempts attempts;
-    bool frozen_here;      /* by this process: no operator before can have made its Secret … */
-    bool secret_uncertain; /* … unless a POST went unanswered */
-    bool secret_lost;      /* a pod says that it is not there */
+    bool secret_made;                   /* one of the attempts' */
+    struct trainjob_attempts *attempts; /* NULL: there is nothing else to say of them */
+    bool frozen_here;                   /* by this process: no operator before can have made its Secret … */
+    bool secret_uncertain;              /* … unless a POST went unanswered */
+    bool secret_lost;                   /* a pod says that it is not there */
 
     struct trainjob_history history;
     uint32_t put_epoch, put_term;
@@ -49,6 +50,16 @@ void memory_drop(struct memory *memory, const char *key);
 /* Forgets all but the phase; `memory_of` begins anew. */
 void memory_settle(struct memory *memory, const char *key);
 void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES]);
+
+/* Never NULL. */
+const struct trainjob_reports *job_memory_reports(const struct job_memory *job);
+const struct trainjob_attempts *job_memory_attempts(const struct job_memory *job);
+
+/* Room for what a coordinator says; NULL without memory. */
+struct trainjob_reports *job_memory_listen(struct job_memory *job);
+void job_memory_set_secret_made(struct job_memory *job, bool made);
+/* Without memory for its sentence only `secret_made` is kept: all is attempted again. */
+void job_memory_attempted(struct job_memory *job, const struct trainjob_attempts *attempts);
 
 /* Keeps an epoch, the one with the highest term of each number, sorted. -1 where there are too many. */
 int job_memory_add_epoch(struct job_memory *job, const struct report_epoch *epoch);

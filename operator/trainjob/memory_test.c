@@ -45,9 +45,9 @@ static void a_later_job_of_that_name_knows_nothing_of_the_earlier(void **state)
     struct error err = {0};
     cleanup_memory struct memory *memory = memory_new(false, &err);
     struct job_memory *job = memory_of(memory, "ns/a", "1");
-    job->attempts.secret_made = true;
+    job->secret_made = true;
     job = memory_of(memory, "ns/a", "2");
-    assert_false(job->attempts.secret_made);
+    assert_false(job_memory_attempts(job)->secret_made);
     assert_null(memory_find(memory, "1"));
     assert_ptr_equal(memory_find(memory, "2"), job);
 }
@@ -59,7 +59,7 @@ static void a_settled_job_is_counted_and_begins_anew(void **state)
     cleanup_memory struct memory *memory = memory_new(true, &err);
     struct job_memory *job = memory_of(memory, "ns/a", "1");
     job->phase = TRAINJOB_SUCCEEDED;
-    job->attempts.secret_made = true;
+    job->secret_made = true;
     memory_settle(memory, "ns/a");
     memory_settle(memory, "ns/a");
     memory_settle(memory, "ns/b");
@@ -69,7 +69,7 @@ static void a_settled_job_is_counted_and_begins_anew(void **state)
     assert_int_equal(counts[TRAINJOB_SUCCEEDED], 1);
 
     job = memory_of(memory, "ns/a", "1");
-    assert_false(job->attempts.secret_made);
+    assert_false(job->secret_made);
     assert_true(job->history.configured);
     assert_int_equal(job->phase, TRAINJOB_SUCCEEDED);
     assert_string_equal(job->key, "ns/a");
@@ -77,6 +77,25 @@ static void a_settled_job_is_counted_and_begins_anew(void **state)
     memory_count(memory, counts);
     assert_int_equal(counts[TRAINJOB_SUCCEEDED], 1);
     assert_int_equal(counts[TRAINJOB_PENDING], 0);
+}
+
+static void attempts_are_kept_while_there_is_something_to_say(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(false, &err);
+    struct job_memory *job = memory_of(memory, "ns/a", "1");
+    assert_false(job_memory_attempts(job)->secret_made);
+    struct trainjob_attempts attempts = {.secret_made = true, .is_conflict = true, .sentence = "taken"};
+    job_memory_attempted(job, &attempts);
+    assert_true(job_memory_attempts(job)->is_conflict);
+    assert_string_equal(job_memory_attempts(job)->sentence, "taken");
+    attempts = (struct trainjob_attempts){.secret_made = true};
+    job_memory_attempted(job, &attempts);
+    assert_null(job->attempts);
+    assert_true(job_memory_attempts(job)->secret_made);
+    assert_false(job_memory_attempts(job)->is_conflict);
+    assert_string_equal(job_memory_attempts(job)->sentence, "");
 }
 
 static void add(struct job_memory *job, uint32_t term, uint32_t epoch)
@@ -92,8 +111,8 @@ static void check_epochs(const struct job_memory *job, const char *want)
         length += (size_t)snprintf(text + length, sizeof text - length, "%" PRIu32 ".%" PRIu32 " ",
                                    job->epochs[i].epoch, job->epochs[i].term);
     assert_string_equal(text, want);
-    assert_ptr_equal(job->reports.epochs, job->epochs);
-    assert_int_equal(job->reports.epoch_count, job->epoch_count);
+    assert_ptr_equal(job_memory_reports(job)->epochs, job->epochs);
+    assert_int_equal(job_memory_reports(job)->epoch_count, job->epoch_count);
 }
 
 static void epochs_stay_in_order_and_the_highest_term_stays(void **state)
@@ -102,6 +121,8 @@ static void epochs_stay_in_order_and_the_highest_term_stays(void **state)
     struct error err = {0};
     cleanup_memory struct memory *memory = memory_new(false, &err);
     struct job_memory *job = memory_of(memory, "ns/a", "1");
+    assert_int_equal(job_memory_reports(job)->epoch_count, 0);
+    assert_non_null(job_memory_listen(job));
     add(job, 1, 2);
     add(job, 1, 1);
     add(job, 1, 4);
@@ -140,6 +161,7 @@ int main(void)
         cmocka_unit_test(jobs_are_found_by_key_and_uid),
         cmocka_unit_test(a_later_job_of_that_name_knows_nothing_of_the_earlier),
         cmocka_unit_test(a_settled_job_is_counted_and_begins_anew),
+        cmocka_unit_test(attempts_are_kept_while_there_is_something_to_say),
         cmocka_unit_test(epochs_stay_in_order_and_the_highest_term_stays),
         cmocka_unit_test(epochs_have_a_cap),
     };

@@ -78,10 +78,9 @@ static void on_step_done(struct look *look)
         return;
     struct job_memory *memory = look_memory(look);
     if (memory != NULL) {
-        bool secret_made = memory->attempts.secret_made || look->attempts.secret_made;
-        memory->attempts = look->attempts;
-        memory->attempts.secret_made = secret_made;
-        memory->secret_lost = memory->secret_lost && !secret_made;
+        look->attempts.secret_made = look->attempts.secret_made || memory->secret_made;
+        job_memory_attempted(memory, &look->attempts);
+        memory->secret_lost = memory->secret_lost && !memory->secret_made;
     }
     write_status(look);
 }
@@ -401,7 +400,7 @@ static void write_status(struct look *look)
 static void acknowledge(const struct look *look, const struct observation *observed, struct job_memory *memory)
 {
     const struct trainjob_hooks *hooks = &look->controller->options.hooks;
-    const struct trainjob_reports *reports = &memory->reports;
+    const struct trainjob_reports *reports = job_memory_reports(memory);
     if (!reports->connected)
         return;
     struct report_ack ack = durable_ack(memory, observed->job.status);
@@ -501,7 +500,7 @@ static bool is_settled(const struct observation *observed, const struct job_memo
     bool is_recorded =
         memory->history.configured ? strcmp(history, "Complete") == 0 : memory->history.failure[0] == '\0';
     return trainjob_is_over(job) && !job->deleting && is_recorded &&
-           (!memory->reports.connected || memory->finished_is_acked);
+           (!job_memory_reports(memory)->connected || memory->finished_is_acked);
 }
 
 /* The last part: the status is as it should be. */
@@ -536,8 +535,10 @@ void reconcile_trainjob(void *arg, struct reconcile *run, const char *key)
     snprintf(look->uid, sizeof look->uid, "%s", observed->job.uid);
     snprintf(look->resource_version, sizeof look->resource_version, "%s", observed->job.resource_version);
     /* Deployments are made after the Secret: where one is, so is the Secret. */
-    if (observed->children.deployment_count > 0 && !memory->secret_lost)
-        memory->attempts.secret_made = true;
+    if (observed->children.deployment_count > 0 && !memory->secret_lost && !memory->secret_made) {
+        job_memory_set_secret_made(memory, true);
+        observed->view.attempts = job_memory_attempts(memory);
+    }
     trainjob_plan(&observed->view, &look->intents);
     if (look->intents.after > 0)
         look_again(look, look->intents.after * SECONDS);

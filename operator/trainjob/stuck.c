@@ -59,7 +59,7 @@ static void notice_lost_secret(struct job_memory *memory, const char *text)
     snprintf(sign, sizeof sign, "secret \"%s\" not found", name);
     if (strstr(text, sign) == NULL)
         return;
-    memory->attempts.secret_made = false;
+    job_memory_set_secret_made(memory, false);
     memory->secret_lost = true;
     memory->secret_uncertain = true; /* the Event may be older than a Secret that is there again */
 }
