@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -70,6 +71,7 @@ static void print_process(int64_t started, struct buffer *out)
     print_one(out, "process_resident_memory_bytes", "gauge", "Memory that is in use.", resident_bytes);
     print_one(out, "process_virtual_memory_bytes", "gauge", "Memory that has addresses.", virtual_bytes);
     print_one(out, "process_virtual_memory_max_bytes", "gauge", "The most of it, -1: no limit.", limit_of(RLIMIT_AS));
+    print_one(out, "thole_heap_bytes", "gauge", "Memory that is allocated.", (double)mallinfo2().uordblks);
     print_one(out, "process_open_fds", "gauge", "Open descriptors.", open_descriptors());
     print_one(out, "process_max_fds", "gauge", "The most of them.", limit_of(RLIMIT_NOFILE));
 }
