@@ -213,7 +213,10 @@ static void finish(void *arg)
         leader_resign(thole->leader);
         loop_timer_set(&thole->finish, RESIGN_MOST);
     } else if (thole->resigned || late) {
-        log_warn(&thole->log, "ending with requests under way: the next operator waits for the Lease to run out", NULL);
+        log_warn(&thole->log,
+                 thole->resigned ? "ending, though the API server did not answer that the Lease is free"
+                                 : "ending with requests under way: the next operator waits for the Lease to run out",
+                 NULL);
         loop_stop(thole->loop);
     } else {
         loop_timer_set(&thole->finish, FINISH_CHECK);

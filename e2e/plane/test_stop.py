@@ -83,6 +83,7 @@ def test_the_lease_is_kept_while_a_write_may_land(plane, cluster, namespace, ope
     """What hangs does not keep the operator from ending, but another leads only when the Lease has run out."""
     first = leading(operator("--context=toxic"))
     cluster.create(manifests.dataset("/data/fashion-mnist"), namespace)
+    cluster.wait("Dataset", "fashion-mnist", namespace, lambda found: status_of(found).get("phase"), 60, "looked at")
     with plane.holding_back():
         cluster.create(manifests.trainjob("one"), namespace)
         until(lambda: first.metric("controller_runtime_active_workers", controller="trainjob") > 0, 60, "its write")

@@ -31,7 +31,7 @@ static void go_on(struct kube_lease *lease);
 static void report_holder(const struct kube_lease *lease, const char *before)
 {
     const char *holder = lease->election.record.holder;
-    if (strcmp(before, holder) == 0 || lease->election.leading)
+    if (strcmp(before, holder) == 0 || strcmp(holder, lease->election.identity) == 0)
         return;
     if (holder[0] == '\0')
         log_info(lease->log, "nobody leads", "lease", lease->name, NULL);
