@@ -53,15 +53,19 @@ class Plane:
         return result
 
     @contextlib.contextmanager
-    def holding_back(self):
-        """What is sent to the API server by way of the proxy stays there, until the end of this."""
-        toxic = {"name": "held", "type": "latency", "stream": "upstream", "attributes": {"latency": 600_000}}
+    def toxic(self, kind, stream="downstream", **attributes):
+        """The proxy before the API server does this to what passes, until the end of it (toxiproxy's toxics)."""
+        toxic = {"name": kind, "type": kind, "stream": stream, "attributes": attributes}
         toxics = f"{self.toxiproxy}/proxies/api/toxics"
         urllib.request.urlopen(urllib.request.Request(toxics, json.dumps(toxic).encode(), method="POST")).close()
         try:
             yield
         finally:
-            urllib.request.urlopen(urllib.request.Request(f"{toxics}/held", method="DELETE")).close()
+            urllib.request.urlopen(urllib.request.Request(f"{toxics}/{kind}", method="DELETE")).close()
+
+    def holding_back(self):
+        """What is sent to the API server by way of the proxy stays there, until the end of this."""
+        return self.toxic("timeout", "upstream", timeout=0)
 
     def audited(self, since=0):
         """The requests that the API server has answered, from a place in its log (see audit_position)."""

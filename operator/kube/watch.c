@@ -11,7 +11,8 @@ enum { OBJECT_MOST = 4 * 1024 * 1024, QUERY_MOST = 16 * 1024, ENDS_MOST = 3 };
 static const int64_t first_backoff = 100 * MILLISECONDS;
 static const int64_t longest_backoff = 10 * SECONDS;
 static const int64_t shortest_watch = 1 * SECONDS; /* one that ends sooner is not begun again at once: no busy loop */
-static const int64_t longest_silence = 130 * SECONDS;
+/* The API server's first bookmark comes after two minutes, and then one a minute, also where nothing happens. */
+static const int64_t longest_silence = 200 * SECONDS;
 static const int64_t list_silence = 60 * SECONDS;
 static const int64_t list_timeout = 600 * SECONDS;
 static const int64_t longest_retry_after = 60 * SECONDS;

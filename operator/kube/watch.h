@@ -27,7 +27,7 @@ struct kube_watch_options {
     size_t page_size;       /* of a paged list; 0: 500 */
     bool no_streaming_list; /* begin with the paged list, as with servers that cannot stream */
     int64_t first_backoff;  /* before the first new try; 0: 100 ms */
-    int64_t silence; /* a watch that says nothing for so long is dead; 0: 130 s, two bookmarks of the API server */
+    int64_t silence;        /* a watch that says nothing for so long is dead; 0: 200 s, more than bookmarks need */
 };
 
 struct kube_watch; /* opaque */
