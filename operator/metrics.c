@@ -269,7 +269,7 @@ static void print_durations(struct buffer *out, const struct controller_metrics 
     }
 }
 
-void metrics_print_controllers(const struct controller_metrics *controllers, size_t count, struct buffer *out)
+static void print_controllers(const struct controller_metrics *controllers, size_t count, struct buffer *out)
 {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         print_row(out, &rows[i], controllers, count);
@@ -351,7 +351,7 @@ void metrics_print(const struct metrics_sources *sources, struct buffer *out)
     }
     if (sources->datasets != NULL)
         controller_metrics(dataset_runtime(sources->datasets), &controllers[count++]);
-    metrics_print_controllers(controllers, count, out);
+    print_controllers(controllers, count, out);
     print_caches(sources, out);
     if (sources->client != NULL)
         print_requests(sources->client, out);

@@ -25,7 +25,4 @@ struct metrics_sources {
 /* Appends everything but the server's own and the gauges. On the loop's thread. */
 void metrics_print(const struct metrics_sources *sources, struct buffer *out);
 
-/* One controller alone; for tests. */
-void metrics_print_controllers(const struct controller_metrics *controllers, size_t count, struct buffer *out);
-
 #endif

@@ -26,12 +26,3 @@ int64_t bucket_reserve(struct bucket *bucket, struct instant now, int64_t most)
     bucket->tokens -= 1;
     return (int64_t)wait;
 }
-
-bool bucket_take(struct bucket *bucket, struct instant now)
-{
-    refill(bucket, now);
-    if (bucket->tokens < 1)
-        return false;
-    bucket->tokens -= 1;
-    return true;
-}

@@ -4,8 +4,6 @@
 
 #include "common/clock.h"
 
-#include <stdbool.h>
-
 struct bucket {
     double rate, burst; /* tokens a second, and at most */
     double tokens;      /* below 0: promised to those who reserved */
@@ -18,8 +16,5 @@ struct bucket bucket_make(double rate, double burst, struct instant now);
 /* Takes one token, now or ahead of time: how long to wait before it may be used, 0: not at all. A wait of more than
  * `most` is not promised: nothing is taken then, and `most` is the answer. */
 int64_t bucket_reserve(struct bucket *bucket, struct instant now, int64_t most);
-
-/* Takes one token if there is one. */
-bool bucket_take(struct bucket *bucket, struct instant now);
 
 #endif

@@ -175,14 +175,6 @@ void controller_enqueue(struct controller *controller, const char *key, enum que
     arm(controller);
 }
 
-void controller_enqueue_after(struct controller *controller, const char *key, int64_t delay)
-{
-    struct error err = {0};
-    if (queue_add_after(controller->queue, key, delay, clock_now(), &err) < 0)
-        report(controller, key, &err);
-    arm(controller);
-}
-
 /* ---- resync ----------------------------------------------------------------------------------------------------- */
 
 /* A key belongs to one slice, and each slice has its turn once in a period: nothing is kept of when which key was

@@ -49,7 +49,6 @@ CLEANUP_DEFINE(cleanup_controller_pointer, struct controller, controller_free)
 /* HIGH: something happened to it. LOW: it is only looked at again, as after a start. A full queue is logged; the next
  * resync repairs it. */
 void controller_enqueue(struct controller *controller, const char *key, enum queue_priority priority);
-void controller_enqueue_after(struct controller *controller, const char *key, int64_t delay);
 
 const char *reconcile_key(const struct reconcile *run); /* "namespace/name" */
 const char *reconcile_id(const struct reconcile *run);  /* of no other run, of this process or another */

@@ -24,7 +24,6 @@ struct entry {
     enum queue_priority taken; /* the priority of its run */
     bool running;
     bool again;               /* added while it ran */
-    int64_t again_at;         /* asked for while it ran; 0: not */
     unsigned failures;        /* in a row */
     struct instant no_sooner; /* than this, after a failure */
     char key[];
@@ -257,29 +256,6 @@ int queue_add(struct queue *queue, const char *key, enum queue_priority priority
     return 0;
 }
 
-int queue_add_after(struct queue *queue, const char *key, int64_t delay, struct instant now, struct error *err)
-{
-    if (delay <= 0)
-        return queue_add(queue, key, QUEUE_HIGH, now, err);
-    struct entry *entry = find_or_add(queue, key, err);
-    if (entry == NULL)
-        return -1;
-    int64_t due = now.nanoseconds + delay;
-    if (entry->running) {
-        if (entry->again_at == 0 || due < entry->again_at)
-            entry->again_at = due;
-        return 0;
-    }
-    if (entry->where == READY || (entry->where == DELAYED && entry->node.due <= due))
-        return 0;
-    /* A back-off is not cut short either. */
-    if (entry->failures > 0 && entry->where == DELAYED)
-        return 0;
-    entry->priority = QUEUE_HIGH;
-    delay_until(queue, entry, due);
-    return 0;
-}
-
 static void promote_due(struct queue *queue, struct instant now)
 {
     while (queue->delayed.root != NULL && queue->delayed.root->due <= now.nanoseconds)
@@ -301,7 +277,6 @@ const char *queue_take(struct queue *queue, struct instant now)
     histogram_add(&queue->metrics.waited, now.nanoseconds - entry->node.due);
     entry->running = true;
     entry->again = false;
-    entry->again_at = 0;
     entry->taken = entry->priority;
     entry->priority = QUEUE_LOW;
     queue->running++;
@@ -356,14 +331,11 @@ void queue_done(struct queue *queue, const char *key, enum queue_outcome outcome
         return;
     }
     entry->failures = 0;
-    int64_t due = entry->again_at;
-    if (outcome == QUEUE_AFTER && (due == 0 || now.nanoseconds + after < due))
-        due = now.nanoseconds + after;
     if (entry->again) {
         make_ready(queue, entry, now.nanoseconds);
-    } else if (due != 0) {
+    } else if (outcome == QUEUE_AFTER) {
         keep_priority(entry);
-        place(queue, entry, due, now);
+        place(queue, entry, now.nanoseconds + after, now);
     } else {
         drop(queue, entry);
     }

@@ -56,9 +56,6 @@ CLEANUP_DEFINE(cleanup_queue_pointer, struct queue, queue_free)
 int queue_add(struct queue *queue, const char *key, enum queue_priority priority, struct instant now,
               struct error *err);
 
-/* Due after `delay` (nanoseconds), unless it is due earlier already. */
-int queue_add_after(struct queue *queue, const char *key, int64_t delay, struct instant now, struct error *err);
-
 /* The next key to run, borrowed until queue_done(); NULL where none is due or `concurrency` run already. */
 const char *queue_take(struct queue *queue, struct instant now);
 

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 /* A story is a list of steps; each lists the keys that may be taken behind it, in order.
- * Steps:  high KEY | low KEY | after KEY MS | ok KEY | again KEY MS | fail KEY | wait MS */
+ * Steps:  high KEY | low KEY | ok KEY | again KEY MS | fail KEY | wait MS */
 struct step {
     const char *what;
     const char *taken;
@@ -44,22 +44,6 @@ static const struct story {
     {"what happened during the run comes at once",
      1,
      {{"high a", "a"}, {"low a", ""}, {"again a 50", "a"}, {"ok a", ""}, {"wait 50", ""}}},
-    {"delayed work",
-     1,
-     {{"after a 20", ""},
-      {"after a 30", ""},
-      {"after a 10", ""},
-      {"wait 9", ""},
-      {"wait 1", "a"},
-      {"ok a", ""},
-      {"wait 99999", ""}}},
-    {"no delay at all", 1, {{"after a 0", "a"}}},
-    {"asked for during the run",
-     1,
-     {{"high a", "a"}, {"after a 40", ""}, {"after a 20", ""}, {"ok a", ""}, {"wait 19", ""}, {"wait 1", "a"}}},
-    {"the sooner of two wishes",
-     1,
-     {{"high a", "a"}, {"after a 40", ""}, {"again a 10", ""}, {"wait 10", "a"}, {"again a 10", ""}, {"wait 10", "a"}}},
     {"a failure is tried again",
      1,
      {{"high a", "a"}, {"fail a", ""}, {"wait 4", ""}, {"wait 1000", "a"}, {"ok a", ""}, {"wait 99999", ""}}},
@@ -76,9 +60,6 @@ static const struct story {
       {"fail a", ""},
       {"wait 8", ""},
       {"wait 12", "a"}}},
-    {"a wish does not cut a back-off short",
-     1,
-     {{"high a", "a"}, {"fail a", ""}, {"after a 1", ""}, {"wait 4", ""}, {"wait 6", "a"}}},
     {"a resync that goes on is still behind new work",
      1,
      {{"low a", "a"},
@@ -108,8 +89,6 @@ static void play(struct queue *queue, const char *what, struct instant *now)
         assert_int_equal(queue_add(queue, first, QUEUE_HIGH, *now, NULL), 0);
     else if (strcmp(verb, "low") == 0)
         assert_int_equal(queue_add(queue, first, QUEUE_LOW, *now, NULL), 0);
-    else if (strcmp(verb, "after") == 0)
-        assert_int_equal(queue_add_after(queue, first, milliseconds, *now, NULL), 0);
     else if (strcmp(verb, "ok") == 0)
         queue_done(queue, first, QUEUE_OK, 0, *now);
     else if (strcmp(verb, "again") == 0)
@@ -216,7 +195,6 @@ static void what_cuts_a_long_backoff_short(void **state)
     assert_string_equal(queue_take(queue, now), "a");
     queue_done(queue, "a", QUEUE_FAILED, 0, now);
     assert_int_equal(queue_add(queue, "a", QUEUE_LOW, now, NULL), 0);
-    assert_int_equal(queue_add_after(queue, "a", SECONDS, now, NULL), 0);
     now.nanoseconds += 40 * SECONDS;
     assert_null(queue_take(queue, now));
     assert_int_equal(queue_add(queue, "a", QUEUE_HIGH, now, NULL), 0);
@@ -335,7 +313,9 @@ static void waiting_is_measured_from_when_a_key_was_due(void **state)
     const struct queue_options options = {.concurrency = 1};
     cleanup_queue struct queue *queue = queue_new(&options, NULL);
     struct instant now = {SECONDS};
-    queue_add_after(queue, "a", 10 * SECONDS, now, NULL);
+    queue_add(queue, "a", QUEUE_LOW, now, NULL);
+    assert_string_equal(queue_take(queue, now), "a");
+    queue_done(queue, "a", QUEUE_AFTER, 10 * SECONDS, now);
     queue_add(queue, "b", QUEUE_LOW, now, NULL);
     now.nanoseconds += 4 * SECONDS;
     queue_add(queue, "b", QUEUE_HIGH, now, NULL); /* raised, it has waited all the same */
@@ -345,7 +325,7 @@ static void waiting_is_measured_from_when_a_key_was_due(void **state)
     assert_string_equal(queue_take(queue, now), "a");
     struct queue_metrics metrics;
     queue_metrics(queue, &metrics);
-    assert_int_equal(metrics.waited.count, 2);
+    assert_int_equal(metrics.waited.count, 3);
     assert_int_equal((int)(metrics.waited.sum * 1000 + 0.5), 4000 + 1000);
 }
 
@@ -406,14 +386,12 @@ static void many_keys_and_no_more_than_the_most(void **state)
     char key[16];
     for (int i = 0; i < KEYS; i++) {
         snprintf(key, sizeof key, "k%d", i);
-        assert_int_equal(queue_add_after(queue, key, (KEYS - i) * MILLISECONDS, now, NULL), 0);
+        assert_int_equal(queue_add(queue, key, QUEUE_HIGH, now, NULL), 0);
     }
     struct error err = {0};
     assert_int_equal(queue_add(queue, "more", QUEUE_HIGH, now, &err), -1);
     assert_string_equal(error_message(&err), "more than 3000 keys wait: 'more' is not queued");
-    assert_int_equal(queue_add_after(queue, "more", 1, now, &err), -1);
-    now.nanoseconds += (int64_t)KEYS * MILLISECONDS;
-    for (int i = KEYS - 1; i >= 0; i--) {
+    for (int i = 0; i < KEYS; i++) {
         snprintf(key, sizeof key, "k%d", i);
         assert_string_equal(queue_take(queue, now), key);
         queue_done(queue, key, QUEUE_OK, 0, now);
