@@ -19,7 +19,7 @@ struct stream {
     struct buffer path, headers, body;
     const struct exchange *exchange;
     enum fault fault;
-    size_t sent, split;
+    size_t length, sent, split; /* of the body */
 };
 
 struct fake_http2 {
@@ -160,15 +160,14 @@ static ssize_t give_body(nghttp2_session *session, int32_t id, uint8_t *out, siz
     (void)arg;
     struct stream *stream = source->ptr;
     const char *body = body_of(stream->exchange);
-    const size_t whole = strlen(body);
-    size_t end = whole;
+    size_t end = stream->length;
     bool complete = is_complete(stream);
     if (stream->split < end && (stream->sent < stream->split || !complete))
         end = stream->split;
     size_t length = end - stream->sent < most ? end - stream->sent : most;
     memcpy(out, body + stream->sent, length);
     stream->sent += length;
-    if (complete && stream->sent == whole && !stream->exchange->open)
+    if (complete && stream->sent == stream->length && !stream->exchange->open)
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     else if (length == 0)
         return NGHTTP2_ERR_DEFERRED;
@@ -223,6 +222,7 @@ void fake_http2_answer(struct fake_http2 *http2, int32_t id, const struct exchan
     struct stream *stream = find(http2, id);
     stream->exchange = exchange;
     stream->fault = fault;
+    stream->length = strlen(body_of(exchange));
     stream->split = split;
     if (fault == DRAIN)
         go_away(http2, id);

@@ -170,14 +170,14 @@ static const struct fault_case {
     {"GOAWAY", GOAWAY, FAKE_HTTP2, 5},
     {"GOAWAY before an answer", DRAIN, FAKE_HTTP2, 97},
     {"GOAWAY instead of an answer", REFUSAL, FAKE_HTTP2, 1000},
-    {"silence", SILENCE, FAKE_HTTP1, 97},
-    {"silence under HTTP/2", SILENCE, FAKE_HTTP2, 61},
+    {"silence", SILENCE, FAKE_HTTP1, 241},
+    {"silence under HTTP/2", SILENCE, FAKE_HTTP2, 163},
 };
 
 static void strike(const struct fault_case *c, int faulty, size_t offset, bool paged)
 {
     struct world world;
-    begin(&world, c->protocol, paged, c->fault == SILENCE ? 20 * MILLISECONDS : 0);
+    begin(&world, c->protocol, paged, c->fault == SILENCE ? 150 * MILLISECONDS : 0);
     world.fault = c->fault;
     world.faulty = faulty;
     world.offset = offset;
