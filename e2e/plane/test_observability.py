@@ -167,6 +167,9 @@ def test_lines_of_a_reconcile_say_which_job_and_which_run(cluster, namespace, st
     ids = [line["reconcileID"] for line in runs]
     assert len(set(ids)) == len(ids), "a run has an id of its own"
     assert {line["result"] for line in runs} <= {"success", "requeue_after", "error"}
+    done = until(lambda: [line for line in operator.lines() if line["message"] == "done" and line["kind"] == "Service"],
+                 30, "the Service to be made")
+    assert (done[0]["what"], done[0]["name"]) == ("create", "tiny") and done[0]["reconcileID"] in ids
 
 
 def test_text_is_for_people_and_levels_are_kept(cluster, namespace, start_operator):

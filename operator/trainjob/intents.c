@@ -40,17 +40,22 @@ void intents_look_again(struct intents *intents, int64_t seconds)
         intents->after = seconds;
 }
 
-cJSON *intents_json(const struct intents *intents)
+const char *intent_name(enum intent_type type)
 {
     static const char *const names[] = {
         [INTENT_CREATE] = "create", [INTENT_SCALE] = "scale",           [INTENT_DELETE] = "delete",
         [INTENT_FREEZE] = "freeze", [INTENT_FINALIZERS] = "finalizers",
     };
+    return names[type];
+}
+
+cJSON *intents_json(const struct intents *intents)
+{
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < intents->count; i++) {
         const struct intent *intent = &intents->items[i];
         cJSON *item = cJSON_CreateObject();
-        cJSON_AddStringToObject(item, "do", names[intent->type]);
+        cJSON_AddStringToObject(item, "do", intent_name(intent->type));
         cJSON_AddStringToObject(item, "kind", intent->resource->kind);
         cJSON_AddStringToObject(item, "name", intent->name);
         if (intent->uid[0] != '\0')

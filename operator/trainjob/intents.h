@@ -53,7 +53,9 @@ struct intent *intents_add(struct intents *intents, enum intent_type type, const
 /* Look again in at most `seconds` (at least 1). */
 void intents_look_again(struct intents *intents, int64_t seconds);
 
-/* For tests and log lines. */
+const char *intent_name(enum intent_type type); /* "create", "scale", … */
+
+/* For tests. */
 cJSON *intents_json(const struct intents *intents);
 
 #endif

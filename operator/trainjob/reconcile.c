@@ -220,6 +220,8 @@ static void on_success(struct look *look, const struct intent *intent, const str
         memory->frozen_here = true;
     if (intent->event != REASON_NONE) /* the answer is the job itself */
         tell(look, response->object, intent->event, intent->event_note);
+    log_debug(reconcile_log(look->run), "done", "what", intent_name(intent->type), "kind", intent->resource->kind,
+              "name", intent->name, NULL);
     look_again(look, 1); /* what comes next need not wait for the watch */
 }
 
