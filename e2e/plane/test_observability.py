@@ -169,7 +169,7 @@ def test_lines_of_a_reconcile_say_which_job_and_which_run(cluster, namespace, st
     assert {line["result"] for line in runs} <= {"success", "requeue_after", "error"}
     done = until(lambda: [line for line in operator.lines() if line["message"] == "done" and line["kind"] == "Service"],
                  30, "the Service to be made")
-    assert (done[0]["what"], done[0]["name"]) == ("create", "tiny") and done[0]["reconcileID"] in ids
+    assert (done[0]["what"], done[0]["name"], done[0]["job"]) == ("create", "tiny", f"{namespace}/tiny")
 
 
 def test_text_is_for_people_and_levels_are_kept(cluster, namespace, start_operator):
