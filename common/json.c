@@ -142,6 +142,26 @@ cJSON *json_add(cJSON *parent, const char *name, cJSON *value, bool *whole)
     return NULL;
 }
 
+cJSON *json_add_object(cJSON *parent, const char *name, bool *whole)
+{
+    return json_add(parent, name, cJSON_CreateObject(), whole);
+}
+
+cJSON *json_add_list(cJSON *parent, const char *name, bool *whole)
+{
+    return json_add(parent, name, cJSON_CreateArray(), whole);
+}
+
+void json_add_text(cJSON *parent, const char *name, const char *text, bool *whole)
+{
+    json_add(parent, name, cJSON_CreateString(text), whole);
+}
+
+void json_add_number(cJSON *parent, const char *name, double number, bool *whole)
+{
+    json_add(parent, name, cJSON_CreateNumber(number), whole);
+}
+
 cJSON *json_exact_number(double value)
 {
     char text[40];

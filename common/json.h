@@ -36,10 +36,14 @@ const cJSON *json_find(const cJSON *list, const char *name, const char *value);
 /* Adds or replaces `value` (taken over, also on failure) at a path, making the objects on the way. */
 int json_put(cJSON *json, const char *path, cJSON *value, struct error *err);
 
-/* Adds `value` (taken over, also on failure) to an object under `name`, or to a list where that is NULL, and returns it.
- * Where that fails, for want of memory, here or in making `value` or its parent, *whole becomes false: so a tree is built
- * without looking back, and asked once at its end whether all of it is there. */
+/* Adds `value` (taken over, also on failure) to an object under `name`, or to a list where that is NULL, and returns
+ * it. Where that fails, for want of memory, here or in making `value` or its parent, *whole becomes false: so a tree is
+ * built without looking back, and asked once at its end whether all of it is there. */
 cJSON *json_add(cJSON *parent, const char *name, cJSON *value, bool *whole);
+cJSON *json_add_object(cJSON *parent, const char *name, bool *whole);
+cJSON *json_add_list(cJSON *parent, const char *name, bool *whole);
+void json_add_text(cJSON *parent, const char *name, const char *text, bool *whole);
+void json_add_number(cJSON *parent, const char *name, double number, bool *whole);
 
 /* Numbers with as many digits as it takes to read the same double again, and no more: cJSON's own printing may drop the
  * last bit. NULL without memory. */

@@ -279,41 +279,26 @@ static struct plan *read_plan(const struct source *source, struct error *err)
 
 /* ---- writing ---- */
 
-static void add_text(cJSON *json, const char *name, const char *text, bool *whole)
-{
-    json_add(json, name, cJSON_CreateString(text), whole);
-}
-
-static void add_number(cJSON *json, const char *name, double number, bool *whole)
-{
-    json_add(json, name, cJSON_CreateNumber(number), whole);
-}
-
-static cJSON *add_object(cJSON *json, const char *name, bool *whole)
-{
-    return json_add(json, name, cJSON_CreateObject(), whole);
-}
-
 static void add_split(cJSON *dataset, const char *name, const struct plan_split *split, bool *whole)
 {
-    cJSON *json = add_object(dataset, name, whole);
-    add_text(json, "features", split->features, whole);
-    add_text(json, "labels", split->labels, whole);
+    cJSON *json = json_add_object(dataset, name, whole);
+    json_add_text(json, "features", split->features, whole);
+    json_add_text(json, "labels", split->labels, whole);
 }
 
 static void add_dataset(cJSON *json, const struct plan *plan, bool *whole)
 {
-    cJSON *dataset = add_object(json, "dataset", whole);
-    add_text(dataset, "name", plan->dataset.name, whole);
-    add_text(dataset, "format", "IDX", whole);
+    cJSON *dataset = json_add_object(json, "dataset", whole);
+    json_add_text(dataset, "name", plan->dataset.name, whole);
+    json_add_text(dataset, "format", "IDX", whole);
     add_split(dataset, "train", &plan->dataset.train, whole);
     add_split(dataset, "test", &plan->dataset.test, whole);
     if (plan->dataset.has_shape) {
-        cJSON *shape = json_add(dataset, "shape", cJSON_CreateArray(), whole);
+        cJSON *shape = json_add_list(dataset, "shape", whole);
         for (size_t i = 0; i < 3; i++)
             json_add(shape, NULL, cJSON_CreateNumber(plan->dataset.shape[i]), whole);
     }
-    add_number(dataset, "classes", plan->dataset.classes, whole);
+    json_add_number(dataset, "classes", plan->dataset.classes, whole);
     json_add(dataset, "scale", json_exact_number(plan->dataset.scale), whole);
     json_add(dataset, "mean", json_exact_numbers(plan->dataset.mean, plan->dataset.channels), whole);
     json_add(dataset, "std", json_exact_numbers(plan->dataset.std, plan->dataset.channels), whole);
@@ -321,18 +306,18 @@ static void add_dataset(cJSON *json, const struct plan *plan, bool *whole)
 
 static void add_training(cJSON *json, const struct plan *plan, bool *whole)
 {
-    cJSON *training = add_object(json, "training", whole);
-    add_number(training, "epochs", plan->training.epochs, whole);
-    add_number(training, "batchSize", plan->training.batch_size, whole);
-    cJSON *optimizer = add_object(training, "optimizer", whole);
-    add_text(optimizer, "type", "SGD", whole);
+    cJSON *training = json_add_object(json, "training", whole);
+    json_add_number(training, "epochs", plan->training.epochs, whole);
+    json_add_number(training, "batchSize", plan->training.batch_size, whole);
+    cJSON *optimizer = json_add_object(training, "optimizer", whole);
+    json_add_text(optimizer, "type", "SGD", whole);
     json_add(optimizer, "learningRate", json_exact_number(plan->training.learning_rate), whole);
     json_add(optimizer, "momentum", json_exact_number(plan->training.momentum), whole);
     json_add(optimizer, "weightDecay", json_exact_number(plan->training.weight_decay), whole);
     char seed[24];
     snprintf(seed, sizeof seed, "%" PRIu64, plan->training.seed);
     json_add(training, "seed", cJSON_CreateRaw(seed), whole);
-    add_number(training, "validateEveryEpochs", plan->training.validate_every_epochs, whole);
+    json_add_number(training, "validateEveryEpochs", plan->training.validate_every_epochs, whole);
     if (plan->training.goal_accuracy > 0)
         json_add(training, "goalAccuracy", json_exact_number(plan->training.goal_accuracy), whole);
 }
@@ -342,20 +327,20 @@ static char *plan_text(const struct plan *plan, bool with_job)
 {
     bool whole = true;
     cleanup_json cJSON *json = cJSON_CreateObject();
-    add_number(json, "version", PLAN_VERSION, &whole);
+    json_add_number(json, "version", PLAN_VERSION, &whole);
     if (with_job) {
-        cJSON *job = add_object(json, "job", &whole);
-        add_text(job, "namespace", plan->job_namespace, &whole);
-        add_text(job, "name", plan->job_name, &whole);
-        add_text(job, "uid", plan->job_uid, &whole);
+        cJSON *job = json_add_object(json, "job", &whole);
+        json_add_text(job, "namespace", plan->job_namespace, &whole);
+        json_add_text(job, "name", plan->job_name, &whole);
+        json_add_text(job, "uid", plan->job_uid, &whole);
     }
-    add_text(add_object(json, "model", &whole), "zoo", plan_model_name(plan->model), &whole);
+    json_add_text(json_add_object(json, "model", &whole), "zoo", plan_model_name(plan->model), &whole);
     add_dataset(json, plan, &whole);
     add_training(json, plan, &whole);
-    cJSON *sync = add_object(json, "sync", &whole);
-    add_text(sync, "type", "Synchronous", &whole);
-    add_number(add_object(sync, "synchronous", &whole), "blocks", plan->blocks, &whole);
-    add_number(add_object(json, "parameterServers", &whole), "shards", plan->shards, &whole);
+    cJSON *sync = json_add_object(json, "sync", &whole);
+    json_add_text(sync, "type", "Synchronous", &whole);
+    json_add_number(json_add_object(sync, "synchronous", &whole), "blocks", plan->blocks, &whole);
+    json_add_number(json_add_object(json, "parameterServers", &whole), "shards", plan->shards, &whole);
     return whole ? json_print(json) : NULL;
 }
 

@@ -1,9 +1,10 @@
 /* Runs a fuzz target without a fuzzer: on each file that is named or lies in a folder that is named, then on those
  * files with changes (the same ones every time), then on the files while memory runs out at one allocation after the
- * other.
+ * other. What is lost meanwhile is told at the end; to learn in which file, name fewer.
  *
- *   REPLAY [--changes N] [--scarce N] FILE|FOLDER...      N changes; the first N allocations, and ever fewer behind
- * them
+ *   REPLAY [--changes N] [--scarce N] FILE|FOLDER...
+ *
+ * N changes in all; each of the first N allocations, and ever fewer behind them.
  *
  * A file whose name ends in .hex holds the bytes in hexadecimal, with any white space between them. */
 #include "common/cleanup.h"
@@ -35,8 +36,7 @@ static struct {
 /* A target may have one: fuzz_json.c's changes JSON as a tree. */
 __attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
 __attribute__((weak)) void
-__sanitizer_set_death_callback(void (*callback)(void));           /* NOLINT(bugprone-reserved-identifier) */
-__attribute__((weak)) int __lsan_do_recoverable_leak_check(void); /* NOLINT(bugprone-reserved-identifier) */
+__sanitizer_set_death_callback(void (*callback)(void)); /* NOLINT(bugprone-reserved-identifier) */
 
 static uint64_t random_state;
 
@@ -168,15 +168,6 @@ static void run_scarce(const struct input *input, enum scarce_kind kind, size_t 
     }
 }
 
-/* At each file, so that its name is known. */
-static void stop_at_leaks(void)
-{
-    if (__lsan_do_recoverable_leak_check == NULL || __lsan_do_recoverable_leak_check() == 0)
-        return;
-    tell_death();
-    _exit(1);
-}
-
 /* ---- reading the corpus ---- */
 
 static size_t from_hex(uint8_t *data, size_t size)
@@ -260,7 +251,6 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < count && scarce > 0; i++) {
         run_scarce(&inputs[i], SCARCE_ONE, scarce);
         run_scarce(&inputs[i], SCARCE_ALL, scarce);
-        stop_at_leaks();
     }
     now.data = NULL;
     for (size_t i = 0; i < count; i++)

@@ -3,12 +3,12 @@
 #ifndef THOLE_COMMON_TEST_MERGE_H
 #define THOLE_COMMON_TEST_MERGE_H
 
-#include <cjson/cJSON.h>
-#include <stdbool.h>
+#include "common/json.h"
 
-/* `patch` is borrowed. */
+/* `patch` is borrowed. What finds no memory is left out. */
 static inline void merge_into(cJSON *target, const cJSON *patch)
 {
+    bool whole = true;
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, patch)
     {
@@ -19,7 +19,7 @@ static inline void merge_into(cJSON *target, const cJSON *patch)
         }
         cJSON_DeleteItemFromObjectCaseSensitive(target, item->string);
         if (!cJSON_IsNull(item))
-            cJSON_AddItemToObject(target, item->string, cJSON_Duplicate(item, true));
+            json_add(target, item->string, cJSON_Duplicate(item, true), &whole);
     }
 }
 

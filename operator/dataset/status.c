@@ -111,12 +111,12 @@ static void add_condition(cJSON *list, const cJSON *old_status, const char *type
     const cJSON *old = json_find(json_at(old_status, "conditions"), "type", type);
     bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
     const char *since = same ? json_string(old, "lastTransitionTime", time) : time;
-    cJSON *condition = json_add(list, NULL, cJSON_CreateObject(), whole);
-    json_add(condition, "type", cJSON_CreateString(type), whole);
-    json_add(condition, "status", cJSON_CreateString(value), whole);
-    json_add(condition, "reason", cJSON_CreateString(reason), whole);
-    json_add(condition, "message", cJSON_CreateString(message), whole);
-    json_add(condition, "lastTransitionTime", cJSON_CreateString(since), whole);
+    cJSON *condition = json_add_object(list, NULL, whole);
+    json_add_text(condition, "type", type, whole);
+    json_add_text(condition, "status", value, whole);
+    json_add_text(condition, "reason", reason, whole);
+    json_add_text(condition, "message", message, whole);
+    json_add_text(condition, "lastTransitionTime", since, whole);
 }
 
 cJSON *dataset_status(const cJSON *dataset, const struct host_paths *allowed, int64_t now)
@@ -132,10 +132,10 @@ cJSON *dataset_status(const cJSON *dataset, const struct host_paths *allowed, in
     bool whole = true;
     double generation = (double)json_int(dataset, "metadata.generation", 0);
     cleanup_json cJSON *status = cJSON_CreateObject();
-    json_add(status, "observedGeneration", cJSON_CreateNumber(generation), &whole);
-    json_add(status, "phase", cJSON_CreateString(fits ? "Ready" : "Failed"), &whole);
-    json_add(status, "message", cJSON_CreateString(message), &whole);
-    cJSON *conditions = json_add(status, "conditions", cJSON_CreateArray(), &whole);
+    json_add_number(status, "observedGeneration", generation, &whole);
+    json_add_text(status, "phase", fits ? "Ready" : "Failed", &whole);
+    json_add_text(status, "message", message, &whole);
+    cJSON *conditions = json_add_list(status, "conditions", &whole);
     add_condition(conditions, old, "Ready", fits, reason, message, now, &whole);
     add_condition(conditions, old, "Stalled", !fits, reason, message, now, &whole);
     return whole ? move(status) : NULL;

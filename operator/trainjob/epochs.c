@@ -3,25 +3,24 @@
 #include <math.h>
 #include <string.h>
 
-static void add_finite(cJSON *json, const char *name, double value)
+static void add_finite(cJSON *json, const char *name, double value, bool *whole)
 {
     if (isfinite(value))
-        cJSON_AddNumberToObject(json, name, value);
+        json_add_number(json, name, value, whole);
 }
 
-static cJSON *epoch_json(const struct report_epoch *epoch)
+static void add_epoch(cJSON *history, const struct report_epoch *epoch, bool *whole)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "epoch", epoch->epoch);
-    cJSON_AddNumberToObject(json, "term", epoch->term);
-    add_finite(json, "trainLoss", epoch->train_loss); /* JSON has no word for a loss that diverged */
+    cJSON *json = json_add_object(history, NULL, whole);
+    json_add_number(json, "epoch", epoch->epoch, whole);
+    json_add_number(json, "term", epoch->term, whole);
+    add_finite(json, "trainLoss", epoch->train_loss, whole); /* JSON has no word for a loss that diverged */
     if (epoch->validated) {
-        add_finite(json, "validationLoss", epoch->validation_loss);
-        add_finite(json, "accuracy", epoch->accuracy);
+        add_finite(json, "validationLoss", epoch->validation_loss, whole);
+        add_finite(json, "accuracy", epoch->accuracy, whole);
     }
-    cJSON_AddNumberToObject(json, "parallelism", epoch->parallelism);
-    cJSON_AddNumberToObject(json, "durationSeconds", isfinite(epoch->duration_seconds) ? epoch->duration_seconds : 0);
-    return json;
+    json_add_number(json, "parallelism", epoch->parallelism, whole);
+    json_add_number(json, "durationSeconds", isfinite(epoch->duration_seconds) ? epoch->duration_seconds : 0, whole);
 }
 
 static struct report_epoch epoch_of(const cJSON *json)
@@ -77,7 +76,7 @@ static int64_t last_epoch(const cJSON *history)
 
 /* An epoch from a higher term replaces what was there, and what came after it in the lower term: the job went back.
  * An epoch that is there already changes nothing. One that leaves a gap waits for those before it. */
-static bool merge(cJSON *history, const struct report_epoch *epoch)
+static bool merge(cJSON *history, const struct report_epoch *epoch, bool *whole)
 {
     int64_t newest = last_epoch(history);
     if (epoch->epoch > newest + 1)
@@ -93,7 +92,7 @@ static bool merge(cJSON *history, const struct report_epoch *epoch)
         while (cJSON_GetArrayItem(history, index) != NULL)
             cJSON_DeleteItemFromArray(history, index);
     }
-    cJSON_AddItemToArray(history, epoch_json(epoch));
+    add_epoch(history, epoch, whole);
     return true;
 }
 
@@ -106,11 +105,11 @@ void trainjob_show_last_epoch(cJSON *status)
         return;
     cJSON_DeleteItemFromObjectCaseSensitive(status, "trainLoss");
     if (loss != NULL)
-        cJSON_AddNumberToObject(status, "trainLoss", round(loss->valuedouble * 1e4) / 1e4);
+        status_put(status, "trainLoss", cJSON_CreateNumber(round(loss->valuedouble * 1e4) / 1e4));
     for (const cJSON *item = newest;; item = item->prev) {
         const cJSON *accuracy = json_at(item, "accuracy");
         if (accuracy != NULL) {
-            json_put(status, "accuracy", cJSON_CreateNumber(round(accuracy->valuedouble * 1e4) / 1e4), NULL);
+            status_put(status, "accuracy", cJSON_CreateNumber(round(accuracy->valuedouble * 1e4) / 1e4));
             break;
         }
         if (item == history->child)
@@ -120,18 +119,21 @@ void trainjob_show_last_epoch(cJSON *status)
 
 void trainjob_merge_epochs(const struct trainjob_view *view, cJSON *status)
 {
+    bool whole = true;
     cJSON *history = cJSON_GetObjectItemCaseSensitive(status, "history");
     if (!cJSON_IsArray(history)) {
         cJSON_DeleteItemFromObjectCaseSensitive(status, "history");
-        history = cJSON_AddArrayToObject(status, "history");
+        history = json_add_list(status, "history", &whole);
     }
     bool changed = false;
     for (size_t i = 0; i < view->reports->epoch_count; i++)
-        if (merge(history, &view->reports->epochs[i]))
+        if (whole && merge(history, &view->reports->epochs[i], &whole))
             changed = true;
     while (cJSON_GetArraySize(history) > TRAINJOB_HISTORY_MOST)
         cJSON_DeleteItemFromArray(history, 0);
-    json_put(status, "epoch", cJSON_CreateNumber((double)last_epoch(history)), NULL);
+    status_put(status, "epoch", cJSON_CreateNumber((double)last_epoch(history)));
     if (changed)
         trainjob_show_last_epoch(status);
+    if (!whole)
+        status_spoil(status);
 }

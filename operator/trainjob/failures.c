@@ -84,33 +84,34 @@ static cJSON *failure_json(const struct trainjob_pod *pod, int64_t now)
     char line[MESSAGE_MOST];
     copy_text(line, sizeof line, text, length);
 
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "time", time);
-    cJSON_AddStringToObject(json, "pod", pod->name);
-    cJSON_AddStringToObject(json, "node", pod->node);
-    cJSON_AddStringToObject(json, "container", "trainer");
-    cJSON_AddNumberToObject(json, "exitCode", pod->exit_code);
+    bool whole = true;
+    cleanup_json cJSON *json = cJSON_CreateObject();
+    json_add_text(json, "time", time, &whole);
+    json_add_text(json, "pod", pod->name, &whole);
+    json_add_text(json, "node", pod->node, &whole);
+    json_add_text(json, "container", "trainer", &whole);
+    json_add_number(json, "exitCode", pod->exit_code, &whole);
     int32_t signal = pod->signal != 0 ? pod->signal : pod->exit_code > 128 ? pod->exit_code - 128 : 0;
     if (signal != 0)
-        cJSON_AddNumberToObject(json, "signal", signal);
-    cJSON_AddStringToObject(json, "reason", pod->end_reason);
-    cJSON_AddStringToObject(json, "message", line);
+        json_add_number(json, "signal", signal, &whole);
+    json_add_text(json, "reason", pod->end_reason, &whole);
+    json_add_text(json, "message", line, &whole);
     if (has_several_lines(pod->end_message)) {
         char tail[LOG_TAIL_MOST];
         copy_text(tail, sizeof tail, pod->end_message, strlen(pod->end_message));
-        cJSON_AddStringToObject(json, "logTail", tail);
+        json_add_text(json, "logTail", tail, &whole);
     }
-    return json;
+    return whole ? move(json) : NULL;
 }
 
-static void set_number(cJSON *json, const char *path, double value)
+static void set_number(cJSON *status, const char *path, double value)
 {
-    json_put(json, path, cJSON_CreateNumber(value), NULL);
+    status_put(status, path, cJSON_CreateNumber(value));
 }
 
-static void add_number(cJSON *json, const char *path, double value)
+static void add_number(cJSON *status, const char *path, double value)
 {
-    set_number(json, path, json_number(json, path, 0) + value);
+    set_number(status, path, json_number(status, path, 0) + value);
 }
 
 static uint64_t current_step(const struct trainjob_view *view)
@@ -123,20 +124,20 @@ static uint64_t current_step(const struct trainjob_view *view)
 /* The list of counted pods: only those that still exist. */
 static cJSON *counted_pods(const struct trainjob_view *view)
 {
-    cJSON *list = cJSON_CreateArray();
+    bool whole = true;
+    cleanup_json cJSON *list = cJSON_CreateArray();
     for (size_t i = 0, count = 0; i < view->children->pod_count && count < PODS_COUNTED_MOST; i++) {
         const struct trainjob_pod *pod = &view->children->pods[i];
         int32_t counted = trainjob_counted_ends(view->job->status, pod->uid);
         int32_t ends = pod->deleting || counted > pod->ends ? counted : pod->ends;
         if (ends == 0)
             continue;
-        cJSON *item = cJSON_CreateObject();
-        cJSON_AddStringToObject(item, "uid", pod->uid);
-        cJSON_AddNumberToObject(item, "ends", ends);
-        cJSON_AddItemToArray(list, item);
+        cJSON *item = json_add_object(list, NULL, &whole);
+        json_add_text(item, "uid", pod->uid, &whole);
+        json_add_number(item, "ends", ends, &whole);
         count++;
     }
-    return list;
+    return whole ? move(list) : NULL;
 }
 
 /* Ends of a role since the last step of progress begin anew when there was progress. */
@@ -165,7 +166,7 @@ void trainjob_count_ends(const struct trainjob_view *view, cJSON *status)
     count_role(status, "restarts.workers", "restarts.workersSinceProgress", progressed, ends[ROLE_WORKER]);
     count_role(status, "restarts.parameterServers", "restarts.parameterServersSinceProgress", progressed,
                ends[ROLE_PS]);
-    json_put(status, "restarts.pods", counted_pods(view), NULL);
+    status_put(status, "restarts.pods", counted_pods(view));
     if (newest == NULL)
         return;
 
@@ -176,7 +177,7 @@ void trainjob_count_ends(const struct trainjob_view *view, cJSON *status)
                (recently ? json_number(status, "restarts.recent", 0) : 0) +
                    (double)(ends[ROLE_WORKER] + ends[ROLE_PS]));
     set_number(status, "restarts.step", (double)step);
-    json_put(status, "lastFailure", failure_json(newest, view->now), NULL);
+    status_put(status, "lastFailure", failure_json(newest, view->now));
 }
 
 bool trainjob_is_beyond_limit(const struct trainjob_view *view, const cJSON *status, enum trainjob_role role)
@@ -253,20 +254,18 @@ void trainjob_problem(const struct trainjob_view *view, const char *before, char
 
 void trainjob_record_shards(const struct trainjob_view *view, cJSON *status)
 {
-    cJSON *list = cJSON_CreateArray();
+    bool whole = true;
+    cleanup_json cJSON *list = cJSON_CreateArray();
     for (uint32_t shard = 0; shard < view->job->shards; shard++) {
         const struct trainjob_pod *pod = trainjob_shard_pod(view->children, shard);
-        if (pod == NULL) { /* not all there: a later look writes them down */
-            cJSON_Delete(list);
-            return;
-        }
-        cJSON *item = cJSON_CreateObject();
-        cJSON_AddNumberToObject(item, "shard", shard);
-        cJSON_AddStringToObject(item, "uid", pod->uid);
-        cJSON_AddNumberToObject(item, "ends", pod->ends);
-        cJSON_AddItemToArray(list, item);
+        if (pod == NULL)
+            return; /* not all there: a later look writes them down */
+        cJSON *item = json_add_object(list, NULL, &whole);
+        json_add_number(item, "shard", shard, &whole);
+        json_add_text(item, "uid", pod->uid, &whole);
+        json_add_number(item, "ends", pod->ends, &whole);
     }
-    json_put(status, "parameterServers.pods", list, NULL);
+    status_put(status, "parameterServers.pods", whole ? move(list) : NULL);
 }
 
 static const struct trainjob_pod *find_pod(const struct trainjob_children *children, const char *uid)

@@ -20,7 +20,7 @@ void intents_free(struct intents *intents)
 struct intent *intents_add(struct intents *intents, enum intent_type type, const struct kube_resource *resource,
                            const char *name, const char *uid, cJSON *body)
 {
-    if (intents->count == INTENTS_MOST) {
+    if (intents->count == INTENTS_MOST || (body == NULL && type != INTENT_DELETE)) {
         cJSON_Delete(body);
         intents_look_again(intents, 1);
         return NULL;
@@ -51,18 +51,18 @@ const char *intent_name(enum intent_type type)
 
 cJSON *intents_json(const struct intents *intents)
 {
-    cJSON *list = cJSON_CreateArray();
+    bool whole = true;
+    cleanup_json cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < intents->count; i++) {
         const struct intent *intent = &intents->items[i];
-        cJSON *item = cJSON_CreateObject();
-        cJSON_AddStringToObject(item, "do", intent_name(intent->type));
-        cJSON_AddStringToObject(item, "kind", intent->resource->kind);
-        cJSON_AddStringToObject(item, "name", intent->name);
+        cJSON *item = json_add_object(list, NULL, &whole);
+        json_add_text(item, "do", intent_name(intent->type), &whole);
+        json_add_text(item, "kind", intent->resource->kind, &whole);
+        json_add_text(item, "name", intent->name, &whole);
         if (intent->uid[0] != '\0')
-            cJSON_AddStringToObject(item, "uid", intent->uid);
+            json_add_text(item, "uid", intent->uid, &whole);
         if (intent->body != NULL)
-            cJSON_AddItemToObject(item, "body", cJSON_Duplicate(intent->body, true));
-        cJSON_AddItemToArray(list, item);
+            json_add(item, "body", cJSON_Duplicate(intent->body, true), &whole);
     }
-    return list;
+    return whole ? move(list) : NULL;
 }

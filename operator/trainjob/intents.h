@@ -47,7 +47,8 @@ static inline void cleanup_intents_value(struct intents *intents)
 }
 #define cleanup_intents CLEANUP(cleanup_intents_value)
 
-/* Adds one and returns it; NULL where there are too many: they come in the next round. `body` is taken over. */
+/* Adds one and returns it; NULL where there are too many, or where what is to be sent is NULL for want of memory: they
+ * come in the next round. `body` is taken over. */
 struct intent *intents_add(struct intents *intents, enum intent_type type, const struct kube_resource *resource,
                            const char *name, const char *uid, cJSON *body);
 /* Look again in at most `seconds` (at least 1). */

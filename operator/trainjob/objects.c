@@ -46,45 +46,46 @@ void object_worker_selector(const struct trainjob *job, char *out, size_t size)
 
 /* ---- what all have ---- */
 
-static void add_labels(cJSON *labels, const struct trainjob *job, const char *component)
+static void add_labels(cJSON *labels, const struct trainjob *job, const char *component, bool *whole)
 {
-    cJSON_AddStringToObject(labels, "app.kubernetes.io/name", "thole");
-    cJSON_AddStringToObject(labels, "app.kubernetes.io/instance", job->name);
-    cJSON_AddStringToObject(labels, "app.kubernetes.io/component", component);
-    cJSON_AddStringToObject(labels, "app.kubernetes.io/managed-by", "thole-operator");
-    cJSON_AddStringToObject(labels, TRAINJOB_LABEL_JOB, job->name);
-    cJSON_AddStringToObject(labels, TRAINJOB_LABEL_UID, job->uid);
+    json_add_text(labels, "app.kubernetes.io/name", "thole", whole);
+    json_add_text(labels, "app.kubernetes.io/instance", job->name, whole);
+    json_add_text(labels, "app.kubernetes.io/component", component, whole);
+    json_add_text(labels, "app.kubernetes.io/managed-by", "thole-operator", whole);
+    json_add_text(labels, TRAINJOB_LABEL_JOB, job->name, whole);
+    json_add_text(labels, TRAINJOB_LABEL_UID, job->uid, whole);
 }
 
 /* apiVersion and kind are filled in by whoever posts it. */
-static cJSON *object(const struct trainjob *job, const char *name, const char *component)
+static cJSON *object(const struct trainjob *job, const char *name, const char *component, bool *whole)
 {
     cJSON *json = tree("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\",\"labels\":{},\"ownerReferences\":["
                        "{\"apiVersion\":\"thole.dev/v1alpha1\",\"kind\":\"TrainJob\",\"name\":\"%s\",\"uid\":\"%s\","
                        "\"controller\":true,\"blockOwnerDeletion\":true}]}}",
                        name, job->namespace, job->name, job->uid);
-    add_labels((cJSON *)json_at(json, "metadata.labels"), job, component);
+    add_labels((cJSON *)json_at(json, "metadata.labels"), job, component, whole);
     return json;
 }
 
-static cJSON *place_labels(const struct trainjob *job, enum trainjob_role role, uint32_t shard)
+static cJSON *place_labels(const struct trainjob *job, enum trainjob_role role, uint32_t shard, bool *whole)
 {
     cJSON *labels = tree("{\"" TRAINJOB_LABEL_UID "\":\"%s\",\"" TRAINJOB_LABEL_ROLE "\":\"%s\"}", job->uid,
                          trainjob_role_name(role));
     char number[16];
     snprintf(number, sizeof number, "%" PRIu32, shard);
     if (role == ROLE_PS)
-        cJSON_AddStringToObject(labels, TRAINJOB_LABEL_SHARD, number);
+        json_add_text(labels, TRAINJOB_LABEL_SHARD, number, whole);
+    *whole = *whole && labels != NULL;
     return labels;
 }
 
-static void copy_members(cJSON *to, const cJSON *from)
+static void copy_members(cJSON *to, const cJSON *from, bool *whole)
 {
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, from)
     {
         cJSON_DeleteItemFromObjectCaseSensitive(to, item->string);
-        cJSON_AddItemToObject(to, item->string, cJSON_Duplicate(item, true));
+        json_add(to, item->string, cJSON_Duplicate(item, true), whole);
     }
 }
 
@@ -115,40 +116,44 @@ cJSON *object_secret(const struct trainjob_view *view, struct error *err)
     cleanup_free char *token_data = base64(token, sizeof token);
     char name[OBJECT_NAME_SIZE];
     object_secret_name(job, name);
-    cleanup_json cJSON *secret = object(job, name, "job");
-    cJSON *data = cJSON_AddObjectToObject(secret, "data");
-    if (plan_data == NULL || token_data == NULL || !cJSON_AddStringToObject(data, "plan.json", plan_data) ||
-        !cJSON_AddStringToObject(data, "token", token_data)) {
+    bool whole = plan_data != NULL && token_data != NULL;
+    cleanup_json cJSON *secret = object(job, name, "job", &whole);
+    cJSON *data = json_add_object(secret, "data", &whole);
+    json_add_text(data, "plan.json", plan_data, &whole);
+    json_add_text(data, "token", token_data, &whole);
+    json_add_text(secret, "type", "Opaque", &whole);
+    json_add(secret, "immutable", cJSON_CreateTrue(), &whole);
+    if (!whole) {
         error_set(err, "out of memory");
         return NULL;
     }
-    cJSON_AddStringToObject(secret, "type", "Opaque");
-    cJSON_AddTrueToObject(secret, "immutable");
     return move(secret);
 }
 
 cJSON *object_service(const struct trainjob_view *view)
 {
-    cJSON *service = object(view->job, view->job->name, "coordinator");
+    bool whole = true;
+    cleanup_json cJSON *service = object(view->job, view->job->name, "coordinator", &whole);
     /* Without waiting for readiness: a probe would only delay what reconnects by itself. */
     cJSON *spec = tree("{\"publishNotReadyAddresses\":true,\"ports\":[{\"name\":\"thole\",\"port\":%d,"
                        "\"targetPort\":%d,\"protocol\":\"TCP\"}]}",
                        TRAINJOB_PORT, TRAINJOB_PORT);
-    cJSON_AddItemToObject(spec, "selector", place_labels(view->job, ROLE_PS, 0));
-    cJSON_AddItemToObject(service, "spec", spec);
-    return service;
+    json_add(spec, "selector", place_labels(view->job, ROLE_PS, 0, &whole), &whole);
+    json_add(service, "spec", spec, &whole);
+    return whole ? move(service) : NULL;
 }
 
 cJSON *object_policy(const struct trainjob_view *view)
 {
-    cJSON *policy = object(view->job, view->job->name, "coordinator");
+    bool whole = true;
+    cleanup_json cJSON *policy = object(view->job, view->job->name, "coordinator", &whole);
     cJSON *spec = tree("{\"podSelector\":{\"matchLabels\":{\"" TRAINJOB_LABEL_UID "\":\"%s\",\"" TRAINJOB_LABEL_ROLE
                        "\":\"ps\"}},\"policyTypes\":[\"Ingress\"],\"ingress\":[{\"from\":[{\"podSelector\":"
                        "{\"matchLabels\":{\"" TRAINJOB_LABEL_UID "\":\"%s\"}}}],"
                        "\"ports\":[{\"port\":%d,\"protocol\":\"TCP\"}]}]}",
                        view->job->uid, view->job->uid, TRAINJOB_PORT);
-    cJSON_AddItemToObject(policy, "spec", spec);
-    return policy;
+    json_add(policy, "spec", spec, &whole);
+    return whole ? move(policy) : NULL;
 }
 
 /* ---- Deployments ---- */
@@ -158,34 +163,35 @@ static cJSON *field_env(const char *name, const char *path)
     return tree("{\"name\":\"%s\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"%s\"}}}", name, path);
 }
 
-static cJSON *text_env(const char *name, const char *value)
+static cJSON *text_env(const char *name, const char *value, bool *whole)
 {
     cJSON *env = cJSON_CreateObject();
-    cJSON_AddStringToObject(env, "name", name);
-    cJSON_AddStringToObject(env, "value", value);
+    json_add_text(env, "name", name, whole);
+    json_add_text(env, "value", value, whole);
     return env;
 }
 
-static cJSON *environment(const struct trainjob_view *view, bool is_coordinator, const cJSON *user)
+static cJSON *environment(const struct trainjob_view *view, bool is_coordinator, const cJSON *user, bool *whole)
 {
     const struct trainjob *job = view->job;
     char coordinator[192];
     snprintf(coordinator, sizeof coordinator, "%s.%s.svc:%d", job->name, job->namespace, TRAINJOB_PORT);
     cJSON *list = cJSON_CreateArray();
-    cJSON_AddItemToArray(list, field_env("POD_NAME", "metadata.name"));
-    cJSON_AddItemToArray(list, field_env("POD_UID", "metadata.uid"));
-    cJSON_AddItemToArray(list, field_env("POD_IP", "status.podIP"));
-    cJSON_AddItemToArray(list, field_env("NODE_NAME", "spec.nodeName"));
-    cJSON_AddItemToArray(list, text_env("THOLE_COORDINATOR", coordinator));
+    json_add(list, NULL, field_env("POD_NAME", "metadata.name"), whole);
+    json_add(list, NULL, field_env("POD_UID", "metadata.uid"), whole);
+    json_add(list, NULL, field_env("POD_IP", "status.podIP"), whole);
+    json_add(list, NULL, field_env("NODE_NAME", "spec.nodeName"), whole);
+    json_add(list, NULL, text_env("THOLE_COORDINATOR", coordinator, whole), whole);
     if (is_coordinator)
-        cJSON_AddItemToArray(list, text_env("THOLE_OPERATOR", view->advertise_address));
-    cJSON_AddItemToArray(list, text_env("OPENBLAS_NUM_THREADS", "1"));
+        json_add(list, NULL, text_env("THOLE_OPERATOR", view->advertise_address, whole), whole);
+    json_add(list, NULL, text_env("OPENBLAS_NUM_THREADS", "1", whole), whole);
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, user) cJSON_AddItemToArray(list, cJSON_Duplicate(item, true));
+    cJSON_ArrayForEach(item, user) json_add(list, NULL, cJSON_Duplicate(item, true), whole);
     return list;
 }
 
-static cJSON *container(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard, bool is_coordinator)
+static cJSON *container(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard, bool is_coordinator,
+                        bool *whole)
 {
     const cJSON *user = cJSON_GetArrayItem(json_at(view->job->object, "spec.template.spec.containers"), 0);
     cJSON *json =
@@ -194,70 +200,70 @@ static cJSON *container(const struct trainjob_view *view, enum trainjob_role rol
              "\"securityContext\":{\"allowPrivilegeEscalation\":false,\"readOnlyRootFilesystem\":true,"
              "\"capabilities\":{\"drop\":[\"ALL\"]}},"
              "\"volumeMounts\":[{\"name\":\"job\",\"mountPath\":\"" TRAINER_JOB_DIR "\",\"readOnly\":true}]}");
-    cJSON_AddStringToObject(json, "image", view->job->trainer_image);
+    json_add_text(json, "image", view->job->trainer_image, whole);
     cJSON *arguments = role == ROLE_PS ? tree("[\"ps\",\"--shard\",\"%" PRIu32 "\"]", shard) : tree("[\"worker\"]");
-    cJSON_AddItemToObject(json, "args", arguments);
-    cJSON_AddItemToObject(json, "env", environment(view, is_coordinator, json_at(user, "env")));
+    json_add(json, "args", arguments, whole);
+    json_add(json, "env", environment(view, is_coordinator, json_at(user, "env"), whole), whole);
     if (role == ROLE_PS)
-        cJSON_AddItemToObject(json, "ports", tree("[{\"name\":\"thole\",\"containerPort\":%d}]", TRAINJOB_PORT));
+        json_add(json, "ports", tree("[{\"name\":\"thole\",\"containerPort\":%d}]", TRAINJOB_PORT), whole);
     const cJSON *resources = json_at(user, "resources");
     if (resources != NULL)
-        cJSON_AddItemToObject(json, "resources", cJSON_Duplicate(resources, true));
+        json_add(json, "resources", cJSON_Duplicate(resources, true), whole);
 
     cJSON *mounts = (cJSON *)json_at(json, "volumeMounts");
     cJSON *data = tree("{\"name\":\"data\",\"mountPath\":\"" TRAINER_DATA_DIR "\",\"readOnly\":true}");
     const char *part = json_string(view->dataset, "spec.source.persistentVolumeClaim.subPath", NULL);
     if (part != NULL)
-        cJSON_AddStringToObject(data, "subPath", part);
-    cJSON_AddItemToArray(mounts, data);
+        json_add_text(data, "subPath", part, whole);
+    json_add(mounts, NULL, data, whole);
     if (is_coordinator && view->job->has_output)
-        cJSON_AddItemToArray(mounts, tree("{\"name\":\"output\",\"mountPath\":\"" TRAINER_OUTPUT_DIR "\"}"));
+        json_add(mounts, NULL, tree("{\"name\":\"output\",\"mountPath\":\"" TRAINER_OUTPUT_DIR "\"}"), whole);
     return json;
 }
 
 /* `source`: with hostPath or persistentVolumeClaim. A directory that is missing on the node is said, not made. */
-static cJSON *volume(const char *name, const cJSON *source, bool read_only)
+static cJSON *volume(const char *name, const cJSON *source, bool read_only, bool *whole)
 {
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "name", name);
+    json_add_text(json, "name", name, whole);
     const char *path = json_string(source, "hostPath.path", NULL);
     if (path != NULL) {
-        cJSON *host_path = cJSON_AddObjectToObject(json, "hostPath");
-        cJSON_AddStringToObject(host_path, "path", path);
-        cJSON_AddStringToObject(host_path, "type", "Directory");
+        cJSON *host_path = json_add_object(json, "hostPath", whole);
+        json_add_text(host_path, "path", path, whole);
+        json_add_text(host_path, "type", "Directory", whole);
     } else {
-        cJSON *claim = cJSON_AddObjectToObject(json, "persistentVolumeClaim");
-        cJSON_AddStringToObject(claim, "claimName", json_string(source, "persistentVolumeClaim.claimName", ""));
+        cJSON *claim = json_add_object(json, "persistentVolumeClaim", whole);
+        json_add_text(claim, "claimName", json_string(source, "persistentVolumeClaim.claimName", ""), whole);
         if (read_only)
-            cJSON_AddTrueToObject(claim, "readOnly");
+            json_add(claim, "readOnly", cJSON_CreateTrue(), whole);
     }
     return json;
 }
 
-static cJSON *volumes(const struct trainjob_view *view, bool is_coordinator)
+static cJSON *volumes(const struct trainjob_view *view, bool is_coordinator, bool *whole)
 {
     char secret[OBJECT_NAME_SIZE];
     object_secret_name(view->job, secret);
     cJSON *list = tree("[{\"name\":\"job\",\"secret\":{\"secretName\":\"%s\",\"defaultMode\":%d}}]", secret, 0440);
-    cJSON_AddItemToArray(list, volume("data", json_at(view->dataset, "spec.source"), true));
+    json_add(list, NULL, volume("data", json_at(view->dataset, "spec.source"), true, whole), whole);
     if (is_coordinator && view->job->has_output)
-        cJSON_AddItemToArray(list, volume("output", json_at(view->job->object, "spec.output.volume"), false));
+        json_add(list, NULL, volume("output", json_at(view->job->object, "spec.output.volume"), false, whole), whole);
     return list;
 }
 
 /* So that a replacement of a shard avoids the node of the one it replaces: the scheduler counts pods that are still
  * going away, as those of a dead node are. */
-static cJSON *away_from_itself(const struct trainjob *job, enum trainjob_role role, uint32_t shard)
+static cJSON *away_from_itself(const struct trainjob *job, enum trainjob_role role, uint32_t shard, bool *whole)
 {
     cJSON *affinity = tree("{\"podAntiAffinity\":{\"requiredDuringSchedulingIgnoredDuringExecution\":["
                            "{\"topologyKey\":\"kubernetes.io/hostname\",\"labelSelector\":{}}]}}");
     cJSON *terms = (cJSON *)json_at(affinity, "podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution");
     cJSON *selector = cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(terms, 0), "labelSelector");
-    cJSON_AddItemToObject(selector, "matchLabels", place_labels(job, role, shard));
+    json_add(selector, "matchLabels", place_labels(job, role, shard, whole), whole);
     return affinity;
 }
 
-static cJSON *pod_spec(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard)
+static cJSON *pod_spec(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard, bool *whole)
 {
     static const char *const taken_over[] = {"nodeSelector", "tolerations", "imagePullSecrets", "priorityClassName"};
     bool is_coordinator = role == ROLE_PS && shard == 0;
@@ -266,34 +272,34 @@ static cJSON *pod_spec(const struct trainjob_view *view, enum trainjob_role role
                        "\"runAsUser\":%d,\"runAsGroup\":%d,\"fsGroup\":%d,"
                        "\"fsGroupChangePolicy\":\"OnRootMismatch\",\"seccompProfile\":{\"type\":\"RuntimeDefault\"}}}",
                        TRAINER_USER, TRAINER_USER, TRAINER_USER);
-    cJSON *containers = cJSON_AddArrayToObject(spec, "containers");
-    cJSON_AddItemToArray(containers, container(view, role, shard, is_coordinator));
-    cJSON_AddItemToObject(spec, "volumes", volumes(view, is_coordinator));
+    cJSON *containers = json_add_list(spec, "containers", whole);
+    json_add(containers, NULL, container(view, role, shard, is_coordinator, whole), whole);
+    json_add(spec, "volumes", volumes(view, is_coordinator, whole), whole);
     if (role == ROLE_PS)
-        cJSON_AddItemToObject(spec, "affinity", away_from_itself(view->job, role, shard));
+        json_add(spec, "affinity", away_from_itself(view->job, role, shard, whole), whole);
     const cJSON *user = json_at(view->job->object, "spec.template.spec");
     for (size_t i = 0; i < sizeof taken_over / sizeof taken_over[0]; i++) {
         const cJSON *value = json_at(user, taken_over[i]);
         if (value != NULL)
-            cJSON_AddItemToObject(spec, taken_over[i], cJSON_Duplicate(value, true));
+            json_add(spec, taken_over[i], cJSON_Duplicate(value, true), whole);
     }
     return spec;
 }
 
-static cJSON *pod_template(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard)
+static cJSON *pod_template(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard, bool *whole)
 {
     const cJSON *user = json_at(view->job->object, "spec.template.metadata");
     cJSON *template = cJSON_CreateObject();
-    cJSON *metadata = cJSON_AddObjectToObject(template, "metadata");
-    cJSON *labels = cJSON_AddObjectToObject(metadata, "labels");
-    copy_members(labels, json_at(user, "labels"));
-    add_labels(labels, view->job, trainjob_role_name(role));
-    cleanup_json cJSON *place = place_labels(view->job, role, shard);
-    copy_members(labels, place);
+    cJSON *metadata = json_add_object(template, "metadata", whole);
+    cJSON *labels = json_add_object(metadata, "labels", whole);
+    copy_members(labels, json_at(user, "labels"), whole);
+    add_labels(labels, view->job, trainjob_role_name(role), whole);
+    cleanup_json cJSON *place = place_labels(view->job, role, shard, whole);
+    copy_members(labels, place, whole);
     const cJSON *annotations = json_at(user, "annotations");
     if (annotations != NULL)
-        cJSON_AddItemToObject(metadata, "annotations", cJSON_Duplicate(annotations, true));
-    cJSON_AddItemToObject(template, "spec", pod_spec(view, role, shard));
+        json_add(metadata, "annotations", cJSON_Duplicate(annotations, true), whole);
+    json_add(template, "spec", pod_spec(view, role, shard, whole), whole);
     return template;
 }
 
@@ -302,20 +308,22 @@ cJSON *object_deployment(const struct trainjob_view *view, enum trainjob_role ro
     const struct trainjob *job = view->job;
     char name[OBJECT_NAME_SIZE];
     object_deployment_name(job, role, shard, name);
-    cJSON *deployment = object(job, name, trainjob_role_name(role));
-    cleanup_json cJSON *place = place_labels(job, role, shard);
-    copy_members((cJSON *)json_at(deployment, "metadata.labels"), place);
+    bool whole = true;
+    cleanup_json cJSON *deployment = object(job, name, trainjob_role_name(role), &whole);
+    cleanup_json cJSON *place = place_labels(job, role, shard, &whole);
+    copy_members((cJSON *)json_at(deployment, "metadata.labels"), place, &whole);
 
-    cJSON *spec = cJSON_AddObjectToObject(deployment, "spec");
-    cJSON_AddNumberToObject(spec, "replicas", role == ROLE_PS ? 1 : job->replicas);
-    cJSON_AddNumberToObject(spec, "revisionHistoryLimit", 0);
+    cJSON *spec = json_add_object(deployment, "spec", &whole);
+    json_add_number(spec, "replicas", role == ROLE_PS ? 1 : job->replicas, &whole);
+    json_add_number(spec, "revisionHistoryLimit", 0, &whole);
     /* A full cluster must not deadlock: no pod is made before one has gone. */
-    cJSON_AddItemToObject(spec, "strategy",
-                          role == ROLE_PS ? tree("{\"type\":\"Recreate\"}")
-                                          : tree("{\"type\":\"RollingUpdate\",\"rollingUpdate\":{\"maxSurge\":0,"
-                                                 "\"maxUnavailable\":1}}"));
-    cJSON *selector = cJSON_AddObjectToObject(spec, "selector");
-    cJSON_AddItemToObject(selector, "matchLabels", move(place));
-    cJSON_AddItemToObject(spec, "template", pod_template(view, role, shard));
-    return deployment;
+    json_add(spec, "strategy",
+             role == ROLE_PS ? tree("{\"type\":\"Recreate\"}")
+                             : tree("{\"type\":\"RollingUpdate\",\"rollingUpdate\":{\"maxSurge\":0,"
+                                    "\"maxUnavailable\":1}}"),
+             &whole);
+    cJSON *selector = json_add_object(spec, "selector", &whole);
+    json_add(selector, "matchLabels", move(place), &whole);
+    json_add(spec, "template", pod_template(view, role, shard, &whole), &whole);
+    return whole ? move(deployment) : NULL;
 }

@@ -8,19 +8,26 @@
 
 enum { RESTART_DELAY_MOST = 60 };
 
+/* A merge patch of one member; `value` is taken over. NULL without memory. */
+static cJSON *patch_of(const char *path, cJSON *value)
+{
+    cleanup_json cJSON *patch = cJSON_CreateObject();
+    return json_put(patch, path, value, NULL) < 0 ? NULL : move(patch);
+}
+
 /* ---- the end of the object ---- */
 
 static void remove_finalizer(const struct trainjob *job, struct intents *out, enum reason event, const char *note)
 {
-    cJSON *kept = cJSON_CreateArray();
+    bool whole = true;
+    cleanup_json cJSON *kept = cJSON_CreateArray();
     const cJSON *finalizer = NULL;
     cJSON_ArrayForEach(finalizer, json_at(job->object, "metadata.finalizers"))
     {
         if (strcmp(cJSON_IsString(finalizer) ? finalizer->valuestring : "", TRAINJOB_FINALIZER) != 0)
-            cJSON_AddItemToArray(kept, cJSON_Duplicate(finalizer, true));
+            json_add(kept, NULL, cJSON_Duplicate(finalizer, true), &whole);
     }
-    cJSON *patch = cJSON_CreateObject();
-    json_put(patch, "metadata.finalizers", kept, NULL);
+    cJSON *patch = patch_of("metadata.finalizers", whole ? move(kept) : NULL);
     struct intent *intent = intents_add(out, INTENT_FINALIZERS, &trainjob_resource, job->name, job->uid, patch);
     if (intent == NULL)
         return;
@@ -31,10 +38,10 @@ static void remove_finalizer(const struct trainjob *job, struct intents *out, en
 static void add_finalizer(const struct trainjob *job, struct intents *out)
 {
     const cJSON *old = json_at(job->object, "metadata.finalizers");
-    cJSON *list = cJSON_IsArray(old) ? cJSON_Duplicate(old, true) : cJSON_CreateArray();
-    cJSON_AddItemToArray(list, cJSON_CreateString(TRAINJOB_FINALIZER));
-    cJSON *patch = cJSON_CreateObject();
-    json_put(patch, "metadata.finalizers", list, NULL);
+    bool whole = true;
+    cleanup_json cJSON *list = cJSON_IsArray(old) ? cJSON_Duplicate(old, true) : cJSON_CreateArray();
+    json_add_text(list, NULL, TRAINJOB_FINALIZER, &whole);
+    cJSON *patch = patch_of("metadata.finalizers", whole ? move(list) : NULL);
     intents_add(out, INTENT_FINALIZERS, &trainjob_resource, job->name, job->uid, patch);
 }
 
@@ -140,8 +147,7 @@ static void plan_deployment(const struct trainjob_view *view, enum trainjob_role
     if (deployment == NULL && trainjob_has_its_dataset(view)) {
         create(out, &deployment_resource, object_deployment(view, role, shard));
     } else if (deployment != NULL && !deployment->deleting && deployment->replicas != replicas) {
-        cJSON *patch = cJSON_CreateObject();
-        json_put(patch, "spec.replicas", cJSON_CreateNumber((double)replicas), NULL);
+        cJSON *patch = patch_of("spec.replicas", cJSON_CreateNumber((double)replicas));
         intents_add(out, INTENT_SCALE, &deployment_resource, deployment->name, deployment->uid, patch);
     }
 }
@@ -208,8 +214,7 @@ static void plan_over(const struct trainjob_view *view, struct intents *out)
         bool keep = deployment->role == ROLE_PS && deployment->shard == 0 && !shard_0_may_go(view);
         if (deployment->deleting || deployment->replicas == 0 || keep)
             continue;
-        cJSON *patch = cJSON_CreateObject();
-        json_put(patch, "spec.replicas", cJSON_CreateNumber(0), NULL);
+        cJSON *patch = patch_of("spec.replicas", cJSON_CreateNumber(0));
         intents_add(out, INTENT_SCALE, &deployment_resource, deployment->name, deployment->uid, patch);
     }
     if (children->service.uid != NULL && !children->service.deleting)

@@ -30,19 +30,33 @@ static void say(struct verdict *verdict, enum reason reason, const char *format,
     va_end(arguments);
 }
 
-static void set(cJSON *status, const char *path, cJSON *value)
+void status_spoil(cJSON *status)
 {
-    json_put(status, path, value, NULL);
+    status->type = cJSON_Invalid;
+}
+
+void status_put(cJSON *status, const char *path, cJSON *value)
+{
+    if (json_put(status, path, value, NULL) < 0)
+        status_spoil(status);
+}
+
+static cJSON *status_unless_spoilt(cJSON *status)
+{
+    if (cJSON_IsObject(status))
+        return status;
+    cJSON_Delete(status);
+    return NULL;
 }
 
 static void set_number(cJSON *status, const char *path, double value)
 {
-    set(status, path, cJSON_CreateNumber(value));
+    status_put(status, path, cJSON_CreateNumber(value));
 }
 
 static void set_text(cJSON *status, const char *path, const char *value)
 {
-    set(status, path, cJSON_CreateString(value));
+    status_put(status, path, cJSON_CreateString(value));
 }
 
 static void set_time(cJSON *status, const char *path, int64_t seconds)
@@ -67,14 +81,16 @@ cJSON *trainjob_start_status(const struct trainjob_view *view)
         return NULL;
     char digest[SHA256_HEX_SIZE];
     hex_encode(plan->digest, SHA256_SIZE, digest);
-    cJSON *status = cJSON_CreateObject();
+    cleanup_json cJSON *status = cJSON_CreateObject();
+    if (status == NULL)
+        return NULL;
     set_text(status, "phase", trainjob_phase_name(TRAINJOB_STARTING));
     set_time(status, "startTime", view->now);
     set_text(status, "trainerImage", image_of(view));
     set_text(status, "dataset.name", view->job->dataset);
     set_text(status, "dataset.uid", json_string(view->dataset, "metadata.uid", ""));
     set_text(status, "plan.digest", digest);
-    return status;
+    return status_unless_spoilt(move(status));
 }
 
 /* ---- judging ---- */
@@ -248,20 +264,19 @@ struct condition {
     const char *reason, *message;
 };
 
-static cJSON *condition_json(const struct trainjob_view *view, const struct condition *condition)
+static void add_condition(cJSON *list, const struct trainjob_view *view, const struct condition *condition, bool *whole)
 {
     const char *value = condition->holds ? "True" : "False";
     const cJSON *old = json_find(json_at(view->job->status, "conditions"), "type", condition->type);
     char time[RFC3339_SIZE];
     time_format_rfc3339(view->now, time);
     bool same = old != NULL && strcmp(json_string(old, "status", ""), value) == 0;
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "type", condition->type);
-    cJSON_AddStringToObject(json, "status", value);
-    cJSON_AddStringToObject(json, "reason", condition->reason);
-    cJSON_AddStringToObject(json, "message", condition->message);
-    cJSON_AddStringToObject(json, "lastTransitionTime", same ? json_string(old, "lastTransitionTime", time) : time);
-    return json;
+    cJSON *json = json_add_object(list, NULL, whole);
+    json_add_text(json, "type", condition->type, whole);
+    json_add_text(json, "status", value, whole);
+    json_add_text(json, "reason", condition->reason, whole);
+    json_add_text(json, "message", condition->message, whole);
+    json_add_text(json, "lastTransitionTime", same ? json_string(old, "lastTransitionTime", time) : time, whole);
 }
 
 static struct condition history_condition(const struct trainjob_view *view, bool over)
@@ -303,10 +318,11 @@ static void set_conditions(const struct trainjob_view *view, const struct verdic
         {"Failed", failed, reason, failed ? message : ""},
         history_condition(view, over),
     };
-    cJSON *list = cJSON_CreateArray();
+    bool whole = true;
+    cleanup_json cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        cJSON_AddItemToArray(list, condition_json(view, &all[i]));
-    set(status, "conditions", list);
+        add_condition(list, view, &all[i], &whole);
+    status_put(status, "conditions", whole ? move(list) : NULL);
 }
 
 /* ---- members and progress ---- */
@@ -462,7 +478,7 @@ cJSON *trainjob_status(const struct trainjob_view *view)
         trainjob_record_shards(view, status);
     set_duration(view, status);
     set_conditions(view, &verdict, status);
-    return move(status);
+    return status_unless_spoilt(move(status));
 }
 
 /* ---- writing ---- */
@@ -520,7 +536,7 @@ enum status_change trainjob_status_change(const cJSON *before, const cJSON *now)
 }
 
 /* RFC 7396, with a null for every member that is gone. */
-static cJSON *merge_patch(const cJSON *before, const cJSON *now)
+static cJSON *merge_patch(const cJSON *before, const cJSON *now, bool *whole)
 {
     cJSON *patch = cJSON_CreateObject();
     const cJSON *item = NULL;
@@ -528,21 +544,22 @@ static cJSON *merge_patch(const cJSON *before, const cJSON *now)
     {
         const cJSON *old = cJSON_GetObjectItemCaseSensitive(before, item->string);
         if (cJSON_IsObject(old) && cJSON_IsObject(item) && !json_equal(old, item))
-            cJSON_AddItemToObject(patch, item->string, merge_patch(old, item));
+            json_add(patch, item->string, merge_patch(old, item, whole), whole);
         else if (differs(before, now, item->string))
-            cJSON_AddItemToObject(patch, item->string, cJSON_Duplicate(item, true));
+            json_add(patch, item->string, cJSON_Duplicate(item, true), whole);
     }
     cJSON_ArrayForEach(item, before)
     {
         if (cJSON_GetObjectItemCaseSensitive(now, item->string) == NULL)
-            cJSON_AddNullToObject(patch, item->string);
+            json_add(patch, item->string, cJSON_CreateNull(), whole);
     }
     return patch;
 }
 
 cJSON *trainjob_status_patch(const cJSON *before, const cJSON *now)
 {
-    cJSON *patch = cJSON_CreateObject();
-    cJSON_AddItemToObject(patch, "status", merge_patch(before, now));
-    return patch;
+    bool whole = true;
+    cleanup_json cJSON *patch = cJSON_CreateObject();
+    json_add(patch, "status", merge_patch(before, now, &whole), &whole);
+    return whole ? move(patch) : NULL;
 }

@@ -16,10 +16,16 @@ cJSON *trainjob_start_status(const struct trainjob_view *view);
 enum status_change { STATUS_SAME, STATUS_LATER, STATUS_SOON, STATUS_AT_ONCE };
 enum status_change trainjob_status_change(const cJSON *before, const cJSON *now);
 
-/* A merge patch that makes `before` into `now`, {"status": …}; to be freed. */
+/* A merge patch that makes `before` into `now`, {"status": …}; to be freed; NULL without memory. */
 cJSON *trainjob_status_patch(const cJSON *before, const cJSON *now);
 
 /* ---- parts, each with a file of its own ---- */
+
+/* status.c: puts `value` (taken over) at a path. Where memory is out, also in making the value, the status is spoilt:
+ * it is no object any longer, reads as if it were empty, and is given up at the end. What is written over an object in
+ * part would take away the rest. */
+void status_put(cJSON *status, const char *path, cJSON *value);
+void status_spoil(cJSON *status);
 
 /* failures.c: what has ended unasked. */
 
