@@ -4,6 +4,7 @@
 #include "common/manifest/embedded.h"
 #include "common/manifest/schema.h"
 #include "common/plan/plan.h"
+#include "common/test/merge.h"
 #include "common/yaml.h"
 
 #include <setjmp.h>
@@ -105,23 +106,6 @@ static void what_does_not_fit_is_named_with_its_path(void **state)
         cJSON *objects = manifest_parse(cases[i].text, strlen(cases[i].text), "f.yaml", &err);
         assert_null(objects);
         assert_string_equal(error_message(&err), cases[i].sentence);
-    }
-}
-
-/* RFC 7396; `patch` is borrowed. */
-static void merge_into(cJSON *target, const cJSON *patch)
-{
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, patch)
-    {
-        cJSON *old = cJSON_GetObjectItemCaseSensitive(target, item->string);
-        if (cJSON_IsObject(old) && cJSON_IsObject(item)) {
-            merge_into(old, item);
-            continue;
-        }
-        cJSON_DeleteItemFromObjectCaseSensitive(target, item->string);
-        if (!cJSON_IsNull(item))
-            cJSON_AddItemToObject(target, item->string, cJSON_Duplicate(item, true));
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include "common/buffer.h"
 #include "common/clock.h"
+#include "common/test/merge.h"
 #include "common/yaml.h"
 #include "trainjob/objects.h"
 #include "trainjob/plan.h"
@@ -24,23 +25,6 @@
 static const int64_t noon = 1769860800; /* 2026-01-31T12:00:00Z, when the job was made */
 
 /* ---- building what was observed ---- */
-
-/* RFC 7396; `patch` is borrowed. */
-static void merge_into(cJSON *target, const cJSON *patch)
-{
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, patch)
-    {
-        cJSON *old = cJSON_GetObjectItemCaseSensitive(target, item->string);
-        if (cJSON_IsObject(old) && cJSON_IsObject(item)) {
-            merge_into(old, item);
-            continue;
-        }
-        cJSON_DeleteItemFromObjectCaseSensitive(target, item->string);
-        if (!cJSON_IsNull(item))
-            cJSON_AddItemToObject(target, item->string, cJSON_Duplicate(item, true));
-    }
-}
 
 static cJSON *read_base(const char *path, const cJSON *change)
 {
