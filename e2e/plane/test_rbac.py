@@ -96,9 +96,10 @@ def right_of(entry):
 
 def requests(plane, since, namespace):
     """(right, code, message, namespace of the object) of every request of the operator of `namespace`."""
-    return [(right_of(entry), entry["responseStatus"]["code"], entry["responseStatus"].get("message", ""),
-             entry.get("objectRef", {}).get("namespace", ""))
-            for entry in plane.audited(since) if entry["user"]["username"] == user(namespace)]
+    found = [(entry, entry.get("responseStatus", {})) for entry in plane.audited(since)
+             if entry["user"]["username"] == user(namespace)]
+    return [(right_of(entry), answer.get("code", 0), answer.get("message", ""),
+             entry.get("objectRef", {}).get("namespace", "")) for entry, answer in found]
 
 
 # ---- what happens in a job's life: each part needs some of the rights
