@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from support import machine
-from support.cluster import SYSTEM, condition_of, status_of
+from support.cluster import SYSTEM, condition_of, leading_operator, status_of
 from support.manifests import dataset, merged
 
 TRAINER = "thole-trainer"
@@ -130,24 +130,35 @@ def test_a_workers_node_is_cut_off(spare_node, cluster, submit, endurance, kubec
     assert status["history"][-1]["parallelism"] == 3 - len(lost)
 
 
-def operator_pod(cluster):
-    found = cluster.wait_list("Pod", SYSTEM, lambda pods: [p for p in pods if p["status"]["phase"] == "Running"], 60,
-                              "one that runs", label_selector="app.kubernetes.io/name=thole-operator")
-    return next(pod for pod in found if "deletionTimestamp" not in pod["metadata"])
-
-
 def test_the_operator_is_killed(our_machine, cluster, running, history, endurance_sha256):
-    """SIGKILL in the middle; then the whole pod. No trainer notices, and no epoch is missing in the end."""
+    """SIGKILL in the middle; then the whole pod of whoever leads next. No trainer notices, and no epoch is missing in the
+    end."""
     job = running()
     before = {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")}
-    machine.kill_pod_process(operator_pod(cluster), "thole-operator")
+    machine.kill_pod_process(leading_operator(cluster), "thole-operator")
     job.epoch(2)
-    cluster.delete("Pod", operator_pod(cluster)["metadata"]["name"], SYSTEM, gracePeriodSeconds=0)
+    cluster.delete("Pod", leading_operator(cluster)["metadata"]["name"], SYSTEM, gracePeriodSeconds=0)
     job.epoch(4)
     assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} == before
     status = whole(job, endurance_sha256)
     assert status.get("restarts", {}).get("workers", 0) == 0
     in_history(history, job, status)
+
+
+def test_the_operator_hands_over(cluster, running, history, endurance_sha256):
+    """As when a node is drained: the other operator leads, the coordinators' Service leads to it, and training goes on."""
+    job = running()
+    before = {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")}
+    first = leading_operator(cluster)
+    cluster.delete("Pod", first["metadata"]["name"], SYSTEM)
+    second = leading_operator(cluster, other_than=first["metadata"]["name"])
+    address = second["status"]["podIP"]
+    cluster.wait("EndpointSlice", "thole-operator", SYSTEM,
+                 lambda found: [endpoint["addresses"] for endpoint in found["endpoints"]] == [[address]], 30,
+                 f"the new leader's address, {address}")
+    job.epoch(4)
+    assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} == before
+    in_history(history, job, whole(job, endurance_sha256))
 
 
 def in_history(history, job, status):
@@ -159,20 +170,21 @@ def in_history(history, job, status):
 @pytest.fixture
 def scaled_to_zero(cluster):
     """scaled_to_zero(deployment): takes it away; returns what brings it back, which happens anyway in the end."""
-    names = []
+    replicas = {}
 
     def back(name):
-        cluster.patch("Deployment", name, SYSTEM, {"spec": {"replicas": 1}})
-        cluster.wait("Deployment", name, SYSTEM, lambda d: d["status"].get("availableReplicas") == 1, 60, "available")
+        cluster.patch("Deployment", name, SYSTEM, {"spec": {"replicas": replicas[name]}})
+        cluster.wait("Deployment", name, SYSTEM, lambda d: d["status"].get("availableReplicas") == replicas[name], 60,
+                     "available")
 
     def away(name):
-        names.append(name)
+        replicas[name] = cluster.get("Deployment", name, SYSTEM)["spec"]["replicas"]
         cluster.patch("Deployment", name, SYSTEM, {"spec": {"replicas": 0}})
         cluster.wait_list("Pod", SYSTEM, lambda pods: not pods, 60, "gone", label_selector=f"app.kubernetes.io/name={name}")
         return lambda: back(name)
 
     yield away
-    for name in names:
+    for name in replicas:
         back(name)
 
 

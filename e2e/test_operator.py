@@ -4,15 +4,13 @@ import re
 
 from kubernetes.client.exceptions import ApiException
 
-from support.cluster import SYSTEM, status_of
+from support.cluster import SYSTEM, leading_operator, status_of
 from support.manifests import dataset, trainjob
 
 
-def served(cluster, path):
-    """GET from the operator's own port, through the API server."""
-    pods = cluster.wait_list("Pod", SYSTEM, lambda found: [p for p in found if p["status"]["phase"] == "Running"], 60,
-                             "one that runs", label_selector="app.kubernetes.io/name=thole-operator")
-    name = next(p["metadata"]["name"] for p in pods if "deletionTimestamp" not in p["metadata"])
+def served(cluster, pod, path):
+    """GET from an operator's own port, through the API server."""
+    name = pod["metadata"]["name"]
     try:
         return cluster.core.connect_get_namespaced_pod_proxy_with_path(f"{name}:8080", SYSTEM, path)
     except ApiException as error:
@@ -20,11 +18,21 @@ def served(cluster, path):
 
 
 def test_health_and_metrics(cluster, submit, small_hosted):
-    for path in ("healthz", "readyz"):
-        answer = served(cluster, path)
-        assert not re.match(r"[45]\d\d ", answer), f"/{path}: {answer}"
+    """Both operators are healthy and ready; one of them says that it leads, and that is who has the Lease."""
+    cluster.wait("Deployment", "thole-operator", SYSTEM, lambda found: found["status"].get("availableReplicas") == 2, 60,
+                 "two available")
     submit(trainjob(model={"zoo": "mlp"}, training={"epochs": 1}), dataset(small_hosted)).succeeded(60)
-    metrics = served(cluster, "metrics")
+    leader = leading_operator(cluster)
+    leading = 'leader_election_master_status{name="thole-operator"} '
+    for pod in cluster.list("Pod", SYSTEM, label_selector="app.kubernetes.io/name=thole-operator"):
+        if "deletionTimestamp" in pod["metadata"]:
+            continue
+        for path in ("healthz", "readyz"):
+            answer = served(cluster, pod, path)
+            assert not re.match(r"[45]\d\d ", answer), f"{pod['metadata']['name']}/{path}: {answer}"
+        is_leader = pod["metadata"]["name"] == leader["metadata"]["name"]
+        assert f"{leading}{int(is_leader)}\n" in served(cluster, pod, "metrics")
+    metrics = served(cluster, leader, "metrics")
     names = set(re.findall(r"^(\w+)", metrics, re.MULTILINE))
     assert any(name.startswith("thole_") for name in names), sorted(names)
     for line in metrics.splitlines():

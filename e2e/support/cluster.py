@@ -18,6 +18,8 @@ KINDS = {
     "Dataset": GROUP,
     "Deployment": "apps/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
+    "Lease": "coordination.k8s.io/v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
     "Pod": "v1",
     "Service": "v1",
     "Secret": "v1",
@@ -165,3 +167,14 @@ def condition_of(item, kind):
 
 def status_of(item):
     return (item or {}).get("status") or {}
+
+
+def leading_operator(cluster, other_than=None):
+    """The operator's pod that holds the Lease, once one does that is not `other_than`."""
+
+    def pod_of(lease):
+        return ((lease or {}).get("spec", {}).get("holderIdentity") or "").rsplit("_", 1)[0]
+
+    lease = cluster.wait("Lease", "thole-operator", SYSTEM, lambda found: pod_of(found) not in ("", other_than), 60,
+                         f"held by a pod that is not {other_than}")
+    return cluster.get("Pod", pod_of(lease), SYSTEM)
