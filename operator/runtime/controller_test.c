@@ -200,7 +200,7 @@ static void every_key_is_looked_at_in_a_period(void **state)
             assert_in_range(world.seen[key], 3, 4);
         struct controller_metrics metrics;
         controller_metrics(controller, &metrics);
-        assert_true(metrics.resynced >= 3 * RESYNCED);
+        assert_true(metrics.resynced >= (uint64_t)3 * RESYNCED);
         assert_int_equal(metrics.queue.keys, 0);
     }
 }
