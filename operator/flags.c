@@ -112,7 +112,9 @@ static int parse_duration(const char *text, int64_t *out, struct error *err)
     } units[] = {{"h", 3600 * SECONDS}, {"m", 60 * SECONDS}, {"s", SECONDS}, {"ms", MILLISECONDS}};
     static const double most = 1e5 * 3600 * (double)SECONDS;
     char *end = NULL;
-    double number = *text >= '0' && *text <= '9' ? strtod(text, &end) : -1;
+    double number = strtod(text, &end);
+    if (*text < '0' || *text > '9')
+        number = -1; /* strtod also reads signs, blanks and words */
     if (number == 0 && *end == '\0') {
         *out = 0;
         return 0;
@@ -215,7 +217,7 @@ int flags_parse(struct flags *out, int count, char **arguments, struct error *er
                           .lease_duration = 15 * SECONDS,
                           .renew_deadline = 10 * SECONDS,
                           .retry_period = 2 * SECONDS,
-                          .resync_period = 10 * 3600 * SECONDS,
+                          .resync_period = INT64_C(36000) * SECONDS,
                           .log_level = LOG_INFO,
                           .log_format = LOG_TEXT};
     optind = 0; /* begin anew, whatever was parsed before */
