@@ -45,7 +45,7 @@ def start_job(cluster, namespace, name="tiny"):
 def requests_of(plane, since, namespace):
     """What operators asked of the API server in this namespace, without what only opens or closes a watch."""
     return [(entry["verb"], entry["objectRef"]["resource"], entry["objectRef"].get("name"),
-             entry["responseStatus"]["code"])
+             entry.get("responseStatus", {}).get("code", 0))
             for entry in plane.audited(since)
             if entry["userAgent"].startswith("thole-operator") and entry["verb"] != "watch"
             and entry.get("objectRef", {}).get("namespace") == namespace]

@@ -138,9 +138,9 @@ def test_requests_are_counted_as_the_api_server_counts_them(plane, cluster, name
 
     def difference():
         audited = collections.Counter(
-            (methods[entry["verb"]], str(entry["responseStatus"]["code"])) for entry in plane.audited(begin)
+            (methods[entry["verb"]], str(entry.get("responseStatus", {}).get("code", 0))) for entry in plane.audited(begin)
             if entry["userAgent"].startswith("thole-operator") and entry["verb"] in methods
-            and entry["objectRef"].get("namespace") == namespace)
+            and entry.get("objectRef", {}).get("namespace") == namespace)
         counted = {(method, code): operator.metric("rest_client_requests_total", method=method, code=code)
                    for method in methods.values() for code in ("200", "201", "404", "409")}
         return {key: (counted.get(key, 0), audited.get(key, 0)) for key in {*counted, *audited}
