@@ -14,7 +14,8 @@ from support import manifests
 from support.api import Api
 from support.children import amiss, whole
 from support.coordinators import Coordinator, Part, Refusal, Script
-from support.election import LEASE, PATIENT, QUICK, accepted, administrator, describe, leads, taken_over, when
+from support.election import (LASTING, LEASE, PATIENT, QUICK, accepted, administrator, describe, leads, taken_over,
+                              when)
 from support.plane import until
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -30,7 +31,7 @@ def api(plane):
 
 @pytest.fixture
 def candidate(plane, namespace, start_operator, tmp_path):
-    """candidate(name, *flags): an operator that is an administrator of this name, for this namespace's jobs and Lease."""
+    """candidate(name, *flags): an operator whose user has this name, for this namespace's jobs and Lease."""
 
     def start(name, *flags, server="admin", **environment):
         kubeconfig = administrator(plane, tmp_path, name, server)
@@ -52,7 +53,7 @@ def holder(api, namespace):
     return lease.get("spec", {}).get("holderIdentity", "").rsplit("_", 1)[0]
 
 
-# ------------------------------------------------------------------------------------------------ standing by, and after
+# ----------------------------------------------------------------------------------------------- standing by, and after
 
 
 def refusal(operator, namespace):
@@ -233,8 +234,8 @@ def test_bytes_that_were_under_way_change_nothing(plane, api, candidate, cluster
     """Requests of the old leader that were sent, but reach the API server when another leads: all are refused."""
     cluster.create(manifests.dataset("/data/fashion-mnist"), namespace)
     since = plane.audit_position()
-    old = leading(candidate("old", *QUICK, server="toxic").ready())
-    new = candidate("new", *QUICK).ready()
+    old = leading(candidate("old", *LASTING, server="toxic").ready())
+    new = candidate("new", *LASTING).ready()
     for number in range(8):
         cluster.create(manifests.trainjob(f"job-{number}"), namespace)
     whole(cluster, namespace)
@@ -244,7 +245,7 @@ def test_bytes_that_were_under_way_change_nothing(plane, api, candidate, cluster
             cluster.patch("TrainJob", f"job-{number}", namespace, {"spec": {"workers": {"replicas": 3}}})
             cluster.create(manifests.trainjob(f"late-{number}"), namespace)
         heard = "thole_cache_objects"
-        until(lambda: old.metric(heard, resource="trainjobs") == 16, 30, lambda: old.complaint("it to hear of all jobs"))
+        until(lambda: old.metric(heard, resource="trainjobs") == 16, 30, lambda: old.complaint("it to hear of all"))
         until(lambda: old.metric("controller_runtime_active_workers", controller="trainjob") >= 8, 30, "its requests")
         old.process.send_signal(signal.SIGSTOP)
         leading(new)

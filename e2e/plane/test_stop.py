@@ -49,7 +49,7 @@ def test_work_under_way_is_finished_and_the_lease_given_back(plane, cluster, nam
     first.stop()
     assert holder(plane, namespace) == ""
     said = {line["message"] for line in first.lines()}
-    assert not [text for text in said if "requests under way" in text], first.complaint("it did not finish its requests")
+    assert not [text for text in said if "requests under way" in text], first.complaint("requests were left behind")
     leading(operator())
     until(lambda: len(cluster.list("Deployment", namespace)) == 60, 60, "all Deployments, from the next operator")
 
@@ -156,7 +156,7 @@ def test_the_history_is_written_before_the_end(plane, cluster, namespace, operat
 
     asyncio.run(report())
     assert first.process.returncode == 0, first.complaint("it did not end well")
-    assert not any("still owed" in line["message"] for line in first.lines()), first.complaint("history was left behind")
+    assert not any("still owed" in line["message"] for line in first.lines()), first.complaint("history was left")
     uid = cluster.get("TrainJob", "one", namespace)["metadata"]["uid"]
     with pymongo.MongoClient(f"mongodb://{own}") as client:
         document = client["thole"]["history"].find_one({"_id": uid})

@@ -37,12 +37,13 @@ def snapshot(cluster, namespace):
             kept[kind, meta["name"]] = {
                 "uid": meta["uid"], "generation": meta.get("generation"), "labels": meta.get("labels"),
                 "template": item.get("spec", {}).get("template"), "data": item.get("data"),
-                "containers": [(c["name"], c["restartCount"]) for c in item.get("status", {}).get("containerStatuses", [])]}
+                "restarts": [c["restartCount"] for c in item.get("status", {}).get("containerStatuses", [])]}
     for job in cluster.list("TrainJob", namespace):
         status = status_of(job)
         kept["TrainJob", job["metadata"]["name"]] = {
             "generation": job["metadata"]["generation"],
-            **{name: status.get(name) for name in ("trainerImage", "plan", "startTime", "dataset", "phase", "restarts")}}
+            **{name: status.get(name)
+               for name in ("trainerImage", "plan", "startTime", "dataset", "phase", "restarts")}}
     return kept
 
 
@@ -87,7 +88,7 @@ def jobs(cluster, namespace):
 
 
 def test_a_later_version_leaves_running_jobs_alone(cluster, namespace, operator, jobs):
-    """Rolled as a Deployment does: the new one is ready, then the old one is told to end. Images and templates differ."""
+    """Rolled as a Deployment does it: the new one is ready, then the old one ends. Images and templates differ."""
     old = operator("trainer:1")
     jobs()
     before = snapshot(cluster, namespace)

@@ -13,6 +13,9 @@ WRITES = ("create", "update", "patch", "delete", "deletecollection")
 # Short, so that tests need not wait for a quarter of a minute, and long enough for a machine that is busy.
 QUICK = ("--leader-elect", "--leader-elect-lease-duration=6s", "--leader-elect-renew-deadline=4s",
          "--leader-elect-retry-period=500ms")
+# For a leader that cannot renew while the test still has something to do with it.
+LASTING = ("--leader-elect", "--leader-elect-lease-duration=25s", "--leader-elect-renew-deadline=20s",
+           "--leader-elect-retry-period=500ms")
 # A Lease that does not run out while a test runs: who takes it was given it.
 PATIENT = ("--leader-elect", "--leader-elect-lease-duration=1h", "--leader-elect-renew-deadline=59m",
            "--leader-elect-retry-period=1s")
@@ -22,8 +25,8 @@ def administrator(plane, directory, name, server="admin"):
     """A kubeconfig for an administrator of this name, who reaches the API server as the context `server` does."""
     key, request, certificate = (directory / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
     authority = [plane.directory / f"ca.{kind}" for kind in ("crt", "key")]
-    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-subj",
-            f"/O=system:masters/CN={name}", "-out", request)
+    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key,
+            "-subj", f"/O=system:masters/CN={name}", "-out", request)
     openssl("x509", "-req", "-in", request, "-CA", authority[0], "-CAkey", authority[1], "-set_serial",
             str(secrets.randbits(63)), "-days", "2", "-out", certificate)
     config = yaml.safe_load(pathlib.Path(plane.kubeconfig).read_text())

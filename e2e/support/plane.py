@@ -65,7 +65,7 @@ class Plane:
 
     def holding_back(self):
         """What is sent to the API server by way of the proxy stays there, until the end of this."""
-        return self.toxic("timeout", "upstream", timeout=0)
+        return self.toxic("latency", "upstream", latency=600_000)  # "timeout" would drop it in the end
 
     def audited(self, since=0):
         """The requests that the API server has answered, from a place in its log (see audit_position)."""
