@@ -3,6 +3,7 @@
 #include <link.h>
 #include <malloc.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,7 +29,9 @@ static int drop_constant_segments(struct dl_phdr_info *object, size_t size, void
             continue;
         uintptr_t begin = (object->dlpi_addr + header->p_vaddr) & ~(page - 1);
         uintptr_t end = (object->dlpi_addr + header->p_vaddr + header->p_filesz) & ~(page - 1);
-        if (end > begin && madvise((void *)begin, end - begin, MADV_DONTNEED) == 0)
+        void *address = NULL;
+        memcpy(&address, &begin, sizeof address); /* the program header has numbers */
+        if (end > begin && madvise(address, end - begin, MADV_DONTNEED) == 0)
             *dropped += end - begin;
     }
     return 0;
