@@ -16,9 +16,10 @@ static char *text_of(BIO *bio)
 {
     char *data = NULL;
     long length = BIO_get_mem_data(bio, &data);
-    char *text = strndup(data, (size_t)length);
-    BIO_free(bio);
+    char *text = calloc(1, (size_t)length + 1);
     assert_non_null(text);
+    memcpy(text, data, (size_t)length);
+    BIO_free(bio);
     return text;
 }
 
