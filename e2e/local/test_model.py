@@ -53,7 +53,7 @@ def test_history_says_what_happened(trainer, small_data, tmp_path):
     assert run.returncode == 0, run
     assert [entry["epoch"] for entry in run.history] == [1, 2, 3, 4, 5]
     assert ["accuracy" in entry for entry in run.history] == [False, True, False, True, True], "every second and the last"
-    assert all(entry["durationSeconds"] > 0 and entry["parallelism"] == 2 for entry in run.history)
+    assert all(entry["durationSeconds"] > 0 and entry["parallelism"] in (1, 2) for entry in run.history)
     assert run.history[-1]["trainLoss"] < run.history[0]["trainLoss"]
 
 
