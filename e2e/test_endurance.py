@@ -136,10 +136,10 @@ def test_the_operator_is_killed(our_machine, cluster, running, history, enduranc
     job = running()
     before = {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")}
     machine.kill_pod_process(leading_operator(cluster), "thole-operator")
-    job.epoch(2)
+    job.epoch(2, running=False)
     cluster.delete("Pod", leading_operator(cluster)["metadata"]["name"], SYSTEM, gracePeriodSeconds=0)
-    job.epoch(4)
-    assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} == before
+    job.epoch(4, running=False)
+    assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} <= before  # it may be over
     status = whole(job, endurance_sha256)
     assert status.get("restarts", {}).get("workers", 0) == 0
     in_history(history, job, status)
@@ -156,8 +156,8 @@ def test_the_operator_hands_over(cluster, running, history, endurance_sha256):
     cluster.wait("EndpointSlice", "thole-operator", SYSTEM,
                  lambda found: [endpoint["addresses"] for endpoint in found["endpoints"]] == [[address]], 30,
                  f"the new leader's address, {address}")
-    job.epoch(4)
-    assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} == before
+    job.epoch(4, running=False)
+    assert {pod["metadata"]["uid"] for pod in job.pods("worker") + job.pods("ps")} <= before  # it may be over
     in_history(history, job, whole(job, endurance_sha256))
 
 

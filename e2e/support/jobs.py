@@ -35,12 +35,13 @@ class Job:
 
         return self.wait(over, seconds, "failed")
 
-    def epoch(self, number, seconds=60):
-        """Waits until this many epochs are in its history, while it runs."""
+    def epoch(self, number, seconds=60, running=True):
+        """Waits until this many epochs are in its history: while it runs, or also when it has succeeded meanwhile."""
 
         def reached(job):
             phase = status_of(job).get("phase")
-            assert phase not in ("Failed", "Succeeded"), f"phase {phase} before epoch {number} was seen"
+            assert phase != "Failed" and not (running and phase == "Succeeded"), \
+                f"phase {phase} before epoch {number} was seen"
             return len(status_of(job).get("history", [])) >= number
 
         return self.wait(reached, seconds, f"{number} epochs in its history")
