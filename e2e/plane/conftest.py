@@ -42,10 +42,4 @@ def start_operator(plane, tmp_path):
         return operator
 
     yield start
-    complaints = []
-    for operator in operators:
-        try:
-            operator.stop()
-        except AssertionError as error:
-            complaints.append(str(error))
-    assert not complaints, "\n".join(complaints)
+    planes.stop_all(operators)

@@ -16,7 +16,7 @@ from support.api import MERGE, Api
 from support.cluster import condition_of, status_of
 from support.coordinators import Coordinator, Part, Script
 from support.manifests import dataset, trainjob
-from support.plane import ROOT, Operator, until
+from support.plane import ROOT, Operator, stop_all, until
 
 SYSTEM, OPERATOR = "thole-system", "thole-operator"
 THOLE = "apis/thole.dev/v1alpha1"
@@ -298,13 +298,7 @@ def start(plane, identity, tmp_path_factory):
         return operator
 
     yield begin
-    complaints = []
-    for operator in operators:
-        try:
-            operator.stop()
-        except AssertionError as error:
-            complaints.append(str(error))
-    assert not complaints, "\n".join(complaints)
+    stop_all(operators)
 
 
 def vacate(api, namespace):

@@ -1,11 +1,11 @@
 """One request, one answer: for tests whose subject is what the API server says, to whom and in which words."""
 
 import json
-import pathlib
 import urllib.parse
 
 import urllib3
-import yaml
+
+from support import kubeconfig as kubeconfigs
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
@@ -38,15 +38,11 @@ class Api:
     """The API server of a kubeconfig of hack/control-plane.sh, as its administrator or as the bearer of `token`."""
 
     def __init__(self, kubeconfig, token=None):
-        config = yaml.safe_load(pathlib.Path(kubeconfig).read_text())
-        named = lambda kind, name: next(item[kind] for item in config[kind + "s"] if item["name"] == name)  # noqa: E731
-        context = named("context", config["current-context"])
-        cluster, user = named("cluster", context["cluster"]), named("user", context["user"])
-        file = lambda name: str(pathlib.Path(kubeconfig).parent / name)  # noqa: E731
-        own = {} if token else {"cert_file": file(user["client-certificate"]), "key_file": file(user["client-key"])}
+        access = kubeconfigs.read(kubeconfig)
+        own = {} if token else {"cert_file": access.certificate, "key_file": access.key}
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._server = cluster["server"]
-        self._pool = urllib3.PoolManager(ca_certs=file(cluster["certificate-authority"]), timeout=60, retries=False, **own)
+        self._server = access.server
+        self._pool = urllib3.PoolManager(ca_certs=access.authority, timeout=60, retries=False, **own)
 
     def request(self, method, path, body=None, content_type=JSON, **query):
         headers = {**self._headers, "Accept": JSON, "Content-Type": content_type}

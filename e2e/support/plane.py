@@ -192,3 +192,14 @@ class Operator:
         assert code in self._good_ends, self.complaint(f"the operator ended with {code}")
         for report in ("runtime error:", "Sanitizer:"):
             assert report not in self.log(), self.complaint(f"a sanitizer's report ({report})")
+
+
+def stop_all(operators):
+    """Ends every one of them, whatever becomes of the others; fails with all their complaints."""
+    complaints = []
+    for operator in operators:
+        try:
+            operator.stop()
+        except AssertionError as error:
+            complaints.append(str(error))
+    assert not complaints, "\n".join(complaints)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
+
+from support import kubeconfig as kubeconfigs
 
 MERGE = "application/merge-patch+json"
 
@@ -35,22 +36,18 @@ def path_of(resource: str, namespace: str | None = None, name: str | None = None
     return "/".join(part for part in (*parts, plural, name, subresource) if part)
 
 
-def _open(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
-    config = yaml.safe_load(kubeconfig.read_text())
-    named = lambda kind, name, part: next(item[part] for item in config[kind] if item["name"] == name)
-    context = named("contexts", config["current-context"], "context")
-    cluster, user = named("clusters", context["cluster"], "cluster"), named("users", context["user"], "user")
-    file = lambda name: str(kubeconfig.parent / name)
-    tls = ssl.create_default_context(cafile=file(cluster["certificate-authority"]))
-    tls.load_cert_chain(file(user["client-certificate"]), file(user["client-key"]))
-    return cluster["server"], tls
+def _open(kubeconfig: str | Path) -> tuple[str, ssl.SSLContext]:
+    access = kubeconfigs.read(kubeconfig)
+    tls = ssl.create_default_context(cafile=access.authority)
+    tls.load_cert_chain(access.certificate, access.key)
+    return access.server, tls
 
 
 class Rest:
     """`async with Rest(kubeconfig) as api`. Everything answers with the decoded object, or raises Refused."""
 
     def __init__(self, kubeconfig: str | Path, connections: int = 16):
-        self._url, self._tls = _open(Path(kubeconfig))
+        self._url, self._tls = _open(kubeconfig)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
