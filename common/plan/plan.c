@@ -66,12 +66,12 @@ static const struct number_row number_rows[] = {
      .above = true},
     {"spec.training.epochs", "training.epochs", MEMBER(training.epochs), 1, 10000, .type = U32},
     {"spec.training.batchSize", "training.batchSize", MEMBER(training.batch_size), 1, 65536, .type = U32},
-    {"spec.training.optimizer.learningRate", "training.optimizer.learningRate", MEMBER(training.learning_rate), 0, 1000,
-     .type = F64, .above = true},
-    {"spec.training.optimizer.momentum", "training.optimizer.momentum", MEMBER(training.momentum), 0, 1, .type = F64,
-     .below = true},
-    {"spec.training.optimizer.weightDecay", "training.optimizer.weightDecay", MEMBER(training.weight_decay), 0, 1,
-     .type = F64},
+    {"spec.training.optimizer.learningRate", "training.optimizer.learningRate",
+     MEMBER(training.optimizer.learning_rate), 0, 1000, .type = F64, .above = true},
+    {"spec.training.optimizer.momentum", "training.optimizer.momentum", MEMBER(training.optimizer.momentum), 0, 1,
+     .type = F64, .below = true},
+    {"spec.training.optimizer.weightDecay", "training.optimizer.weightDecay", MEMBER(training.optimizer.weight_decay),
+     0, 1, .type = F64},
     {"spec.training.seed", "training.seed", MEMBER(training.seed), 0, 9007199254740991.0, .type = U64},
     {"spec.training.validateEveryEpochs", "training.validateEveryEpochs", MEMBER(training.validate_every_epochs), 0,
      10000, .type = U32},
@@ -311,9 +311,9 @@ static void add_training(cJSON *json, const struct plan *plan, bool *whole)
     json_add_number(training, "batchSize", plan->training.batch_size, whole);
     cJSON *optimizer = json_add_object(training, "optimizer", whole);
     json_add_text(optimizer, "type", "SGD", whole);
-    json_add(optimizer, "learningRate", json_exact_number(plan->training.learning_rate), whole);
-    json_add(optimizer, "momentum", json_exact_number(plan->training.momentum), whole);
-    json_add(optimizer, "weightDecay", json_exact_number(plan->training.weight_decay), whole);
+    json_add(optimizer, "learningRate", json_exact_number(plan->training.optimizer.learning_rate), whole);
+    json_add(optimizer, "momentum", json_exact_number(plan->training.optimizer.momentum), whole);
+    json_add(optimizer, "weightDecay", json_exact_number(plan->training.optimizer.weight_decay), whole);
     char seed[24];
     snprintf(seed, sizeof seed, "%" PRIu64, plan->training.seed);
     json_add(training, "seed", cJSON_CreateRaw(seed), whole);

@@ -27,10 +27,75 @@ enum {
 
 enum plan_model { PLAN_MODEL_MLP, PLAN_MODEL_LENET };
 
+enum plan_format { PLAN_FORMAT_IDX, PLAN_FORMAT_NPY, PLAN_FORMAT_CSV, PLAN_FORMAT_LIBSVM };
+
 struct plan_split {
     char *features; /* paths relative to the data set's root, never absolute, never with ".." */
-    char *labels;
+    char *labels;   /* NULL where the features' file holds them: CSV and LibSVM */
 };
+
+enum {
+    PLAN_CATEGORICAL_MOST = 256, /* categorical columns of a CSV */
+    PLAN_VOCABULARY_MOST = 1024, /* words of one column */
+    PLAN_COLUMNS_MOST = 1 << 20, /* of a vector of features */
+};
+
+/* A column of categories: becomes an id in [0, rows of the column), by its place in the vocabulary (0: any other word)
+ * or by a hash of its text. Ids of several columns do not overlap: a column's begin where the one before ends. */
+struct plan_categorical {
+    char *name; /* in the header; without one, its number from 0 as text */
+    char **vocabulary;
+    uint32_t words;   /* 0: hashed … */
+    uint32_t buckets; /* … into so many */
+};
+
+struct plan_csv {
+    bool header;
+    char *label_column; /* its name, or its number from 0 as text */
+    struct plan_categorical *categorical;
+    uint32_t categorical_count;
+    char *missing; /* what else than an empty field stands for a missing value, such as "NA"; NULL: nothing else */
+};
+
+enum plan_optimizer_type {
+    PLAN_SGD, /* with momentum, Nesterov's too */
+    PLAN_ADAGRAD,
+    PLAN_RMSPROP,
+    PLAN_ADAM,
+    PLAN_ADAMW,
+    PLAN_AMSGRAD,
+    PLAN_LAMB,
+};
+
+enum plan_schedule_type {
+    PLAN_SCHEDULE_CONSTANT,
+    PLAN_SCHEDULE_STEP,       /* times `factor` after every `every_epochs` */
+    PLAN_SCHEDULE_COSINE,     /* from 1 to `final_factor` over the whole job, half a cosine */
+    PLAN_SCHEDULE_POLYNOMIAL, /* from 1 to `final_factor` over the whole job, (1 − progress)^power */
+};
+
+/* Members that a type does not use are zero. */
+struct plan_optimizer {
+    enum plan_optimizer_type type;
+    double learning_rate, weight_decay;
+    double momentum; /* SGD, RMSProp */
+    bool nesterov;   /* SGD */
+    double decay;    /* RMSProp: PyTorch's alpha */
+    double beta1, beta2;
+    double epsilon;
+    double clip_value; /* each element of the mean gradient to ±this; 0: off */
+    double clip_norm;  /* the mean gradient's global norm to at most this; 0: off */
+    struct {
+        enum plan_schedule_type type;
+        double factor, final_factor, power;
+        uint32_t every_epochs;
+        uint64_t
+            warmup_steps; /* before any type: the rate grows linearly from 0 to its full value, then the type begins */
+    } schedule;
+};
+
+enum plan_sync { PLAN_SYNCHRONOUS, PLAN_ASYNCHRONOUS, PLAN_HOGWILD, PLAN_KAVERAGE };
+enum plan_wire { PLAN_FLOAT32, PLAN_BFLOAT16 };
 
 struct plan {
     char *job_namespace, *job_name, *job_uid;
@@ -42,7 +107,10 @@ struct plan {
         struct plan_split train, test;
         bool has_shape;    /* else taken from the files */
         uint32_t shape[3]; /* C, H, W */
-        uint32_t classes;
+        uint32_t classes;  /* 0: regression */
+        enum plan_format format;
+        struct plan_csv csv;
+        uint32_t features; /* LibSVM: how many; else 0 */
         double scale;      /* x = (byte · scale − mean[c]) / std[c] */
         uint32_t channels; /* entries of mean and std: 1, or one a channel */
         double mean[PLAN_CHANNELS_MOST];
@@ -51,14 +119,21 @@ struct plan {
 
     struct {
         uint32_t epochs;
-        uint32_t batch_size;                          /* of the whole step, over all workers */
-        double learning_rate, momentum, weight_decay; /* SGD */
+        uint32_t batch_size; /* Synchronous: of the whole step, over all workers; else of each worker's */
+        struct plan_optimizer optimizer;
         uint64_t seed;
         uint32_t validate_every_epochs; /* 0: only after the last */
         double goal_accuracy;           /* percent; 0: off */
+        double validation_split;        /* without test files: this part of the training samples, from the end */
+        bool flip_horizontal;           /* augmentation of images: by a coin for each sample and epoch */
+        uint32_t crop_padding;          /* … shifted by −padding … +padding, zeros around; 0: off */
     } training;
 
-    uint32_t blocks; /* of a synchronous step */
+    enum plan_sync sync;
+    enum plan_wire wire;
+    uint32_t blocks;        /* of a synchronous step */
+    uint32_t max_staleness; /* Asynchronous: a push of older parameters than this is computed again */
+    uint32_t local_steps;   /* KAverage: between averages; 0: one average an epoch */
     uint32_t shards;
 
     uint8_t digest[SHA256_SIZE]; /* of plan.json's bytes, without the job's identity: see plan_parse */

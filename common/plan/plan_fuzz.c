@@ -13,7 +13,7 @@ static void check_bounds(const struct plan *plan)
     require(plan->shards >= 1 && plan->shards <= PLAN_SHARDS_MOST);
     require(plan->training.epochs >= 1 && plan->training.batch_size >= 1);
     require(plan->dataset.channels >= 1 && plan->dataset.channels <= PLAN_CHANNELS_MOST);
-    require(isfinite(plan->training.learning_rate) && isfinite(plan->dataset.scale));
+    require(isfinite(plan->training.optimizer.learning_rate) && isfinite(plan->dataset.scale));
     for (uint32_t i = 0; i < plan->dataset.channels; i++)
         require(isfinite(plan->dataset.mean[i]) && plan->dataset.std[i] > 0);
     for (int i = 0; i < 3; i++)

@@ -95,7 +95,7 @@ static void a_plan_reads_back(void **state)
     assert_int_equal(plan->dataset.channels, 1);
     assert_true(plan->dataset.mean[0] == 0.286 && plan->dataset.scale == 0.00392156862745098);
     assert_int_equal(plan->training.batch_size, 128);
-    assert_true(plan->training.momentum == 0.9 && plan->training.goal_accuracy == 0);
+    assert_true(plan->training.optimizer.momentum == 0.9 && plan->training.goal_accuracy == 0);
     assert_int_equal(plan->training.seed, 1);
     assert_int_equal(plan->blocks, 8);
     assert_int_equal(plan->shards, 2);

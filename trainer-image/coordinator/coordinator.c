@@ -148,7 +148,7 @@ static void end_epoch(struct coordinator *coordinator, bool validated, struct in
         fail(coordinator, "Diverged",
              "Training diverged: the validation loss after epoch %u is not a finite number; a "
              "spec.training.optimizer.learningRate below %g may help",
-             entry->epoch, coordinator->plan->training.learning_rate);
+             entry->epoch, coordinator->plan->training.optimizer.learning_rate);
         return;
     }
     double goal = coordinator->plan->training.goal_accuracy;
@@ -232,7 +232,7 @@ static void count_step(struct coordinator *coordinator, uint64_t step, double lo
     fail(coordinator, "Diverged",
          "Training diverged: the loss of step %llu (epoch %u) is not a finite number; a "
          "spec.training.optimizer.learningRate below %g may help",
-         (unsigned long long)step, coordinator->epochs_done + 1, coordinator->plan->training.learning_rate);
+         (unsigned long long)step, coordinator->epochs_done + 1, coordinator->plan->training.optimizer.learning_rate);
 }
 
 int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint64_t step, double loss,

@@ -17,7 +17,7 @@ static struct plan small_plan(uint32_t blocks, uint32_t shards)
     struct plan plan = {.blocks = blocks, .shards = shards};
     plan.training.epochs = 2;
     plan.training.batch_size = 4;
-    plan.training.learning_rate = 0.05;
+    plan.training.optimizer.learning_rate = 0.05;
     plan.training.validate_every_epochs = 1;
     return plan;
 }

@@ -247,7 +247,7 @@ static uint64_t sample_at(const struct dataset *dataset, const struct permutatio
 }
 
 void dataset_fetch(const struct dataset *dataset, const struct permutation *order, uint64_t first, uint32_t n, float *x,
-                   int32_t *labels)
+                   float *targets)
 {
     const uint64_t size = dataset->shape[0] * dataset->plane;
     uint64_t next = n == 0 ? 0 : sample_at(dataset, order, first);
@@ -256,7 +256,7 @@ void dataset_fetch(const struct dataset *dataset, const struct permutation *orde
         if (i + 1 < n)
             next = sample_at(dataset, order, first + i + 1);
         const uint8_t *bytes = dataset->features + sample * size;
-        labels[i] = dataset->labels[sample];
+        targets[i] = (float)dataset->labels[sample];
         for (uint32_t c = 0; c < dataset->shape[0]; c++) {
             const float *values = dataset->values[c];
             for (uint64_t j = 0; j < dataset->plane; j++)

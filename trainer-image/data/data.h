@@ -45,8 +45,8 @@ uint64_t dataset_samples(const struct dataset *dataset);
 const uint32_t *dataset_shape(const struct dataset *dataset); /* [C, H, W] of a sample, as model_build() wants it */
 
 /* Samples at positions [first, first + n) of `order` (NULL: as in the file; else order->n is the number of samples):
- *   x [n][C][H][W]: (byte · scale − mean[c]) / std[c] in double, rounded once to float      labels [n] */
+ *   x [n][C][H][W]: (byte · scale − mean[c]) / std[c] in double, rounded once to float      targets [n]: the label */
 void dataset_fetch(const struct dataset *dataset, const struct permutation *order, uint64_t first, uint32_t n, float *x,
-                   int32_t *labels);
+                   float *targets);
 
 #endif

@@ -149,7 +149,7 @@ static void samples_are_normalised_by_the_formula(void **state)
     assert_int_equal(dataset_samples(dataset), 20);
     assert_memory_equal(dataset_shape(dataset), ((const uint32_t[]){1, 3, 4}), 3 * sizeof(uint32_t));
     float x[20 * 12];
-    int32_t labels[20];
+    float labels[20];
     dataset_fetch(dataset, NULL, 0, 20, x, labels);
     for (int i = 0; i < 20 * 12; i++) {
         double byte = i * 7 % 251;
@@ -167,13 +167,13 @@ static void any_range_is_fetched(void **state)
     bed_make(&bed);
     cleanup_dataset struct dataset *dataset = open_part(&bed, DATASET_TRAIN);
     float whole[20 * 12];
-    int32_t whole_labels[20];
+    float whole_labels[20];
     dataset_fetch(dataset, NULL, 0, 20, whole, whole_labels);
     const struct permutation order = permutation_of_epoch(20, 1, 3);
     for (uint64_t first = 0; first < 20; first += 3)
         for (uint32_t n = 0; first + n <= 20; n++) {
             float x[20 * 12];
-            int32_t labels[20];
+            float labels[20];
             dataset_fetch(dataset, &order, first, n, x, labels);
             for (uint32_t i = 0; i < n; i++) {
                 uint64_t sample = permutation_at(&order, first + i);
@@ -212,7 +212,7 @@ static void gzip_reads_as_plain_does(void **state)
     cleanup_dataset struct dataset *plain = open_part(&bed, DATASET_TRAIN);
     cleanup_dataset struct dataset *gzip = open_part(&bed, DATASET_TEST);
     float x[2][20 * 12];
-    int32_t y[2][20];
+    float y[2][20];
     dataset_fetch(plain, NULL, 0, 20, x[0], y[0]);
     dataset_fetch(gzip, NULL, 0, 20, x[1], y[1]);
     assert_memory_equal(x[0], x[1], sizeof x[0]);
@@ -275,7 +275,7 @@ static void channels_have_their_own_mean_and_deviation(void **state)
     bed.plan.dataset.std[1] = 4;
     cleanup_dataset struct dataset *dataset = open_part(&bed, DATASET_TRAIN);
     float x[6];
-    int32_t label;
+    float label;
     dataset_fetch(dataset, NULL, 0, 1, x, &label);
     /* bytes 0 7 14 | 21 28 35 */
     const float expected[6] = {-1.5F, 2, 5.5F, 5.5F, 7.25F, 9};

@@ -27,7 +27,7 @@ struct canary {
     const struct model *model;
     struct workspace *workspace;
     float *params, *next, *velocity, *grad, *x;
-    int32_t *labels;
+    float *targets;
     struct sha256_stream *digest;
 };
 
@@ -37,14 +37,14 @@ static void sing(struct canary *canary, uint32_t n)
     const uint64_t parameters = model_parameters(canary->model);
     const uint64_t values = n * model_sample_size(canary->model);
     random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 1, 0, n), 0, values, -1, 2, canary->x);
-    struct random_stream labels = random_stream(canary_seed, RANDOM_CANARY, 2, 0, n);
+    struct random_stream targets = random_stream(canary_seed, RANDOM_CANARY, 2, 0, n);
     for (uint32_t i = 0; i < n; i++)
-        canary->labels[i] = (int32_t)(random_u32_at(labels, i) % model_classes(canary->model));
+        canary->targets[i] = (float)(random_u32_at(targets, i) % model_classes(canary->model));
 
-    double loss =
-        model_gradient(canary->model, canary->params, canary->x, canary->labels, n, canary->grad, canary->workspace);
+    double loss = model_gradient(canary->model, canary->params, &(struct model_batch){n, canary->x, canary->targets},
+                                 canary->grad, canary->workspace);
     struct evaluation evaluation =
-        model_evaluate(canary->model, canary->params, canary->x, canary->labels, n, canary->workspace);
+        model_evaluate(canary->model, canary->params, canary->x, canary->targets, n, canary->workspace);
     const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, n);
     vector_sgd(&sgd, canary->next, canary->params, canary->velocity, canary->grad, parameters);
 
@@ -81,8 +81,8 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         return -1;
     cleanup_free float *vectors = calloc(4 * parameters, sizeof *vectors);
     cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
-    cleanup_free int32_t *labels = malloc(most * sizeof *labels);
-    if (vectors == NULL || x == NULL || labels == NULL)
+    cleanup_free float *targets = malloc(most * sizeof *targets);
+    if (vectors == NULL || x == NULL || targets == NULL)
         return error_set(err, "out of memory for checking this machine's arithmetic");
     cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
     struct canary canary = {
@@ -93,7 +93,7 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         .velocity = vectors + 2 * parameters,
         .grad = vectors + 3 * parameters,
         .x = x,
-        .labels = labels,
+        .targets = targets,
         .digest = digest,
     };
     sing_elementary(digest);

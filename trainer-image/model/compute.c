@@ -163,16 +163,16 @@ static void backward(const struct model *model, const float *params, const float
     }
 }
 
-double model_gradient(const struct model *model, const float *params, const float *x, const int32_t *labels, uint32_t n,
-                      float *grad, struct workspace *workspace)
+double model_gradient(const struct model *model, const float *params, const struct model_batch *batch, float *grad,
+                      struct workspace *workspace)
 {
-    const float *logits = forward(model, params, x, n, workspace);
-    double loss = loss_gradient(logits, labels, n, model->classes, workspace->gradients[0]);
-    backward(model, params, x, n, grad, workspace);
+    const float *logits = forward(model, params, batch->x, batch->n, workspace);
+    double loss = loss_gradient(logits, batch->targets, batch->n, model->classes, workspace->gradients[0]);
+    backward(model, params, batch->x, batch->n, grad, workspace);
     return loss;
 }
 
-struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const int32_t *labels,
+struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const float *targets,
                                  uint64_t n, struct workspace *workspace)
 {
     struct evaluation result = {0, 0};
@@ -180,7 +180,7 @@ struct evaluation model_evaluate(const struct model *model, const float *params,
     for (uint64_t at = 0; at < n; at += MODEL_EVALUATE_SAMPLES) {
         uint32_t piece = n - at < MODEL_EVALUATE_SAMPLES ? (uint32_t)(n - at) : MODEL_EVALUATE_SAMPLES;
         const float *logits = forward(model, params, x + at * size, piece, workspace);
-        result.loss_sum += loss_evaluate(logits, labels + at, piece, model->classes, &result.correct);
+        result.loss_sum += loss_evaluate(logits, targets + at, piece, model->classes, &result.correct);
     }
     return result;
 }

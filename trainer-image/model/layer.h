@@ -52,10 +52,10 @@ void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const f
 
 /* Softmax cross-entropy over logits [n][classes]: writes dlogits = softmax − onehot(label) (may be the logits) and
  * returns the sum of −log softmax[label], in double. */
-double loss_gradient(const float *logits, const int32_t *labels, uint32_t n, uint32_t classes, float *dlogits);
+double loss_gradient(const float *logits, const float *targets, uint32_t n, uint32_t classes, float *dlogits);
 
 /* The same without gradients; *correct counts samples whose first largest logit is the label's. */
-double loss_evaluate(const float *logits, const int32_t *labels, uint32_t n, uint32_t classes, uint64_t *correct);
+double loss_evaluate(const float *logits, const float *targets, uint32_t n, uint32_t classes, uint64_t *correct);
 
 /* ---- reference.c ---- */
 void dense_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n);

@@ -326,18 +326,18 @@ static void loss_gradients_are_numerical_ones(void **state)
     (void)state;
     enum { N = 5, CLASSES = 7 };
     cleanup_free float *logits = random_floats((size_t)N * CLASSES, 8);
-    const int32_t labels[N] = {0, 6, 3, 3, 1};
+    const float targets[N] = {0, 6, 3, 3, 1};
     float dlogits[N * CLASSES];
-    double loss = loss_gradient(logits, labels, N, CLASSES, dlogits);
+    double loss = loss_gradient(logits, targets, N, CLASSES, dlogits);
     uint64_t correct = 0;
-    assert_true(loss == loss_evaluate(logits, labels, N, CLASSES, &correct));
+    assert_true(loss == loss_evaluate(logits, targets, N, CLASSES, &correct));
     for (int i = 0; i < N * CLASSES; i++) {
         const float kept = logits[i];
         const float h = 0x1p-10F;
         logits[i] = kept + h;
-        double above = loss_evaluate(logits, labels, N, CLASSES, &correct);
+        double above = loss_evaluate(logits, targets, N, CLASSES, &correct);
         logits[i] = kept - h;
-        double below = loss_evaluate(logits, labels, N, CLASSES, &correct);
+        double below = loss_evaluate(logits, targets, N, CLASSES, &correct);
         logits[i] = kept;
         assert_true(fabs((above - below) / (2 * (double)h) - (double)dlogits[i]) < 1e-6);
     }
@@ -347,15 +347,15 @@ static void losses_by_example(void **state)
 {
     (void)state;
     const float logits[] = {0, 0, 0, 0, /* */ 1000, 0, 0, 0, /* */ -1000, 1000, 1000, 0};
-    const int32_t labels[] = {3, 0, 2};
+    const float targets[] = {3, 0, 2};
     float dlogits[12];
     uint64_t correct = 0;
-    double loss = loss_gradient(logits, labels, 3, 4, dlogits);
+    double loss = loss_gradient(logits, targets, 3, 4, dlogits);
     /* ln 4 for ignorance, 0 for certainty, ln 2 for a tie */
     assert_true(fabs(loss - (log(4) + log(2))) < 1e-12);
     const float expected[] = {0.25F, 0.25F, 0.25F, -0.75F, 0, 0, 0, 0, 0, 0.5F, -0.5F, 0};
     assert_close(dlogits, expected, 12, 1e-7);
-    (void)loss_evaluate(logits, labels, 3, 4, &correct);
+    (void)loss_evaluate(logits, targets, 3, 4, &correct);
     assert_int_equal(correct, 1); /* of equal logits the first is the answer */
 }
 

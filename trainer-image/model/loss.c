@@ -21,11 +21,11 @@ static double partition(const float *logits, uint32_t classes, double max)
     return sum;
 }
 
-double loss_gradient(const float *logits, const int32_t *labels, uint32_t n, uint32_t classes, float *dlogits)
+double loss_gradient(const float *logits, const float *targets, uint32_t n, uint32_t classes, float *dlogits)
 {
     double loss = 0;
     for (uint32_t i = 0; i < n; i++, logits += classes, dlogits += classes) {
-        uint32_t label = (uint32_t)labels[i];
+        uint32_t label = (uint32_t)targets[i];
         double max = (double)logits[largest(logits, classes)];
         double sum = partition(logits, classes, max);
         loss += numerics_log(sum) - ((double)logits[label] - max);
@@ -37,11 +37,11 @@ double loss_gradient(const float *logits, const int32_t *labels, uint32_t n, uin
     return loss;
 }
 
-double loss_evaluate(const float *logits, const int32_t *labels, uint32_t n, uint32_t classes, uint64_t *correct)
+double loss_evaluate(const float *logits, const float *targets, uint32_t n, uint32_t classes, uint64_t *correct)
 {
     double loss = 0;
     for (uint32_t i = 0; i < n; i++, logits += classes) {
-        uint32_t label = (uint32_t)labels[i];
+        uint32_t label = (uint32_t)targets[i];
         uint32_t best = largest(logits, classes);
         double max = (double)logits[best];
         loss += numerics_log(partition(logits, classes, max)) - ((double)logits[label] - max);

@@ -68,12 +68,19 @@ void workspace_free(struct workspace *workspace);
 CLEANUP_DEFINE(cleanup_workspace_pointer, struct workspace, workspace_free)
 #define cleanup_workspace CLEANUP(cleanup_workspace_pointer)
 
-/* One block: the sum over n samples of the gradients of softmax cross-entropy.
- *   params [parameters]   x [n][C][H][W]   labels [n], each below classes   grad [parameters], overwritten
+/* Samples that are computed together. */
+struct model_batch {
+    uint32_t n;
+    const float *x;       /* [n][C][H][W] */
+    const float *targets; /* [n]: the class, a whole number below classes, or the value to predict */
+};
+
+/* One block: the sum over the samples of the gradients of the loss.
+ *   params [parameters]   grad [parameters], overwritten
  * Returns the sum of the losses (natural logarithm), added in the samples' order. 1 ≤ n ≤ the workspace's samples.
  * Allocates nothing. */
-double model_gradient(const struct model *model, const float *params, const float *x, const int32_t *labels, uint32_t n,
-                      float *grad, struct workspace *workspace);
+double model_gradient(const struct model *model, const float *params, const struct model_batch *batch, float *grad,
+                      struct workspace *workspace);
 
 struct evaluation {
     double loss_sum;
@@ -82,7 +89,7 @@ struct evaluation {
 
 /* Shapes as above; n is not bounded by the workspace: it goes in pieces of MODEL_EVALUATE_SAMPLES. */
 enum { MODEL_EVALUATE_SAMPLES = 16 };
-struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const int32_t *labels,
+struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const float *targets,
                                  uint64_t n, struct workspace *workspace);
 
 /* A digest over what this process computes for the plan: gradients of every size of block that steps of `batch`

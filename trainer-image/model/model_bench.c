@@ -33,7 +33,7 @@ struct bench {
     struct schedule_step step;
     struct permutation order;
     float *params, *velocity, *sum, *scratch, *x;
-    int32_t *labels;
+    float *targets;
 };
 
 static int leaf(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
@@ -41,8 +41,9 @@ static int leaf(void *arg, uint32_t block, struct block_range range, float *out,
     (void)block;
     struct bench *bench = arg;
     const uint32_t n = (uint32_t)(range.end - range.begin);
-    dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->labels);
-    *loss = model_gradient(bench->model, bench->params, bench->x, bench->labels, n, out, bench->workspace);
+    dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->targets);
+    *loss = model_gradient(bench->model, bench->params, &(struct model_batch){n, bench->x, bench->targets}, out,
+                           bench->workspace);
     return 0;
 }
 
@@ -64,8 +65,8 @@ static void train_epoch(struct bench *bench, const struct schedule *schedule, ui
     bench->order = permutation_of_epoch(schedule->samples, plan->training.seed, epoch);
     for (uint64_t i = 0; i < schedule->steps_per_epoch; i++) {
         bench->step = schedule_step(schedule, epoch * schedule->steps_per_epoch + i);
-        const struct sgd sgd = sgd_of(plan->training.learning_rate, plan->training.momentum,
-                                      plan->training.weight_decay, bench->step.count);
+        const struct sgd sgd = sgd_of(plan->training.optimizer.learning_rate, plan->training.optimizer.momentum,
+                                      plan->training.optimizer.weight_decay, bench->step.count);
         double loss = 0;
         tree_reduce(bench->tree, bench->step.count, TREE_ROOT, parameters, leaf, bench, bench->scratch, bench->sum,
                     &loss);
@@ -94,8 +95,8 @@ static int run(const struct plan *plan, const char *root, const char *model_file
     const struct tree tree = tree_of(plan->blocks);
     cleanup_free float *vectors = calloc((3 + tree_scratch_rows(tree, TREE_ROOT)) * parameters, sizeof *vectors);
     cleanup_free float *x = calloc(most * model_sample_size(model), sizeof *x);
-    cleanup_free int32_t *labels = calloc(most, sizeof *labels);
-    if (vectors == NULL || x == NULL || labels == NULL)
+    cleanup_free float *targets = calloc(most, sizeof *targets);
+    if (vectors == NULL || x == NULL || targets == NULL)
         return error_set(err, "out of memory");
     struct bench bench = {
         .plan = plan,
@@ -108,7 +109,7 @@ static int run(const struct plan *plan, const char *root, const char *model_file
         .sum = vectors + 2 * parameters,
         .scratch = vectors + 3 * parameters,
         .x = x,
-        .labels = labels,
+        .targets = targets,
     };
     model_init_range(model, plan->training.seed, 0, parameters, bench.params);
     const struct schedule schedule = schedule_of(plan, dataset_samples(data));
@@ -213,7 +214,10 @@ int main(int argc, char *argv[])
                         .channels = 1,
                         .mean = {0.2860},
                         .std = {0.3530}},
-            .training = {options.epochs, options.batch, 0.05, 0.9, 0, 1, 0, 0},
+            .training = {.epochs = options.epochs,
+                         .batch_size = options.batch,
+                         .optimizer = {.learning_rate = 0.05, .momentum = 0.9},
+                         .seed = 1},
             .blocks = options.blocks,
         };
         found = true;

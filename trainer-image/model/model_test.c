@@ -217,7 +217,7 @@ static void layer_in_double(const struct layer *layer, const double *params, con
             }
 }
 
-static double loss_in_double(const struct model *model, const double *params, const float *x, const int32_t *labels,
+static double loss_in_double(const struct model *model, const double *params, const float *x, const float *targets,
                              uint32_t n)
 {
     enum { MOST = 6 * 28 * 28 };
@@ -233,7 +233,7 @@ static double loss_in_double(const struct model *model, const double *params, co
         double sum = 0;
         for (uint32_t c = 0; c < model->classes; c++)
             sum += exp(logits[c]);
-        loss += log(sum) - logits[labels[s]];
+        loss += log(sum) - logits[(size_t)targets[s]];
     }
     return loss;
 }
@@ -249,16 +249,16 @@ static void check_model_gradients(enum plan_model zoo, uint32_t side, uint32_t n
     cleanup_free float *grad = calloc(parameters, sizeof *grad);
     cleanup_free double *exact = calloc(parameters, sizeof *exact);
     cleanup_free float *x = calloc(n * size, sizeof *x);
-    int32_t labels[64];
+    float targets[64];
     model_init_range(model, 3, 0, parameters, params);
     random_uniform_range(random_stream(3, RANDOM_CANARY, 0, 0, 0), 0, n * size, -1, 2, x);
     for (uint32_t i = 0; i < n; i++)
-        labels[i] = (int32_t)(i * 3 % 10);
+        targets[i] = (float)(i * 3 % 10);
     for (uint64_t i = 0; i < parameters; i++)
         exact[i] = (double)params[i];
 
-    double loss = model_gradient(model, params, x, labels, n, grad, workspace);
-    assert_true(fabs(loss - loss_in_double(model, exact, x, labels, n)) < 1e-5 * n);
+    double loss = model_gradient(model, params, &(struct model_batch){n, x, targets}, grad, workspace);
+    assert_true(fabs(loss - loss_in_double(model, exact, x, targets, n)) < 1e-5 * n);
 
     struct permutation order = permutation_of_epoch(parameters, 4, 0);
     const double h = 1e-6;
@@ -266,9 +266,9 @@ static void check_model_gradients(enum plan_model zoo, uint32_t side, uint32_t n
         uint64_t at = permutation_at(&order, i);
         const double kept = exact[at];
         exact[at] = kept + h;
-        double above = loss_in_double(model, exact, x, labels, n);
+        double above = loss_in_double(model, exact, x, targets, n);
         exact[at] = kept - h;
-        double below = loss_in_double(model, exact, x, labels, n);
+        double below = loss_in_double(model, exact, x, targets, n);
         exact[at] = kept;
         double numerical = (above - below) / (2 * h);
         if (fabs(numerical - (double)grad[at]) > 1e-5 * n + 1e-4 * fabs(numerical))
@@ -297,7 +297,7 @@ struct block {
     struct model *model;
     uint32_t n;
     float *params, *x, *grad;
-    int32_t labels[64];
+    float targets[64];
 };
 
 static struct block block_of(enum plan_model zoo, uint32_t n)
@@ -312,7 +312,7 @@ static struct block block_of(enum plan_model zoo, uint32_t n)
     random_uniform_range(random_stream(1, RANDOM_CANARY, 1, 0, 0), 0, n * model_sample_size(block.model), -1, 2,
                          block.x);
     for (uint32_t i = 0; i < n; i++)
-        block.labels[i] = (int32_t)(random_u32_at(random_stream(1, RANDOM_CANARY, 2, 0, 0), i) % 10);
+        block.targets[i] = (float)(random_u32_at(random_stream(1, RANDOM_CANARY, 2, 0, 0), i) % 10);
     return block;
 }
 
@@ -335,14 +335,16 @@ static void gradients_depend_on_their_arguments_alone(void **state)
             cleanup_workspace struct workspace *large = workspace_for(block.model, 64);
             cleanup_free float *grad = calloc(parameters + 16, sizeof *grad);
             cleanup_free float *params = calloc(parameters + 16, sizeof *params);
-            double loss = model_gradient(block.model, block.params, block.x, block.labels, n, block.grad, small);
+            double loss = model_gradient(block.model, block.params, &(struct model_batch){n, block.x, block.targets},
+                                         block.grad, small);
             for (size_t shift = 1; shift < 16; shift += 5) {
                 /* another place, another workspace, and one that holds other numbers */
                 memcpy(params + shift, block.params, parameters * sizeof *params);
-                (void)model_gradient(block.model, block.params, block.x, block.labels, 1, grad, large);
-                (void)model_evaluate(block.model, block.params, block.x, block.labels, n, large);
-                double again =
-                    model_gradient(block.model, params + shift, block.x, block.labels, n, grad + shift, large);
+                (void)model_gradient(block.model, block.params, &(struct model_batch){1, block.x, block.targets}, grad,
+                                     large);
+                (void)model_evaluate(block.model, block.params, block.x, block.targets, n, large);
+                double again = model_gradient(block.model, params + shift,
+                                              &(struct model_batch){n, block.x, block.targets}, grad + shift, large);
                 assert_true(loss == again);
                 assert_memory_equal(grad + shift, block.grad, parameters * sizeof *grad);
             }
@@ -356,15 +358,16 @@ static void evaluation_agrees_with_training(void **state)
     for (enum plan_model zoo = PLAN_MODEL_MLP; zoo <= PLAN_MODEL_LENET; zoo++) {
         struct block block = block_of(zoo, 50);
         cleanup_workspace struct workspace *workspace = workspace_for(block.model, 1);
-        struct evaluation whole = model_evaluate(block.model, block.params, block.x, block.labels, 50, workspace);
+        struct evaluation whole = model_evaluate(block.model, block.params, block.x, block.targets, 50, workspace);
         struct evaluation pieces = {0, 0};
         double loss = 0;
         for (uint32_t i = 0; i < 50; i += 5) {
             const float *x = block.x + i * model_sample_size(block.model);
-            struct evaluation piece = model_evaluate(block.model, block.params, x, block.labels + i, 5, workspace);
+            struct evaluation piece = model_evaluate(block.model, block.params, x, block.targets + i, 5, workspace);
             pieces.loss_sum += piece.loss_sum;
             pieces.correct += piece.correct;
-            loss += model_gradient(block.model, block.params, x, block.labels + i, 5, block.grad, workspace);
+            loss += model_gradient(block.model, block.params, &(struct model_batch){5, x, block.targets + i},
+                                   block.grad, workspace);
         }
         assert_true(fabs(whole.loss_sum - pieces.loss_sum) < 1e-4);
         assert_true(loss == pieces.loss_sum);
@@ -381,7 +384,7 @@ static void training_learns(void **state)
         struct block block = block_of(zoo, 48);
         for (size_t i = 0; i < 48; i++)
             for (size_t j = 0; j < (size_t)2 * 28; j++)
-                block.x[i * 784 + (size_t)block.labels[i] * 56 + j] += 2;
+                block.x[i * 784 + (size_t)block.targets[i] * 56 + j] += 2;
         const uint64_t parameters = model_parameters(block.model);
         cleanup_workspace struct workspace *workspace = workspace_for(block.model, 48);
         cleanup_free float *velocity = calloc(parameters, sizeof *velocity);
@@ -389,7 +392,8 @@ static void training_learns(void **state)
         double first = 0;
         double last = 0;
         for (int step = 0; step < 60; step++) {
-            last = model_gradient(block.model, block.params, block.x, block.labels, 48, block.grad, workspace);
+            last = model_gradient(block.model, block.params, &(struct model_batch){48, block.x, block.targets},
+                                  block.grad, workspace);
             first = step == 0 ? last : first;
             vector_sgd(&sgd, block.params, block.params, velocity, block.grad, parameters);
         }

@@ -77,9 +77,10 @@ static const struct conn_handlers dispatcher = {.ready = dispatch};
 
 static void serve(struct bench *bench, int fd)
 {
-    struct plan plan = {.blocks = bench->leaves,
-                        .shards = 1,
-                        .training = {.batch_size = bench->leaves, .epochs = 1, .learning_rate = 1e-9, .momentum = 0.9}};
+    struct plan plan = {
+        .blocks = bench->leaves,
+        .shards = 1,
+        .training = {.batch_size = bench->leaves, .epochs = 1, .optimizer = {.learning_rate = 1e-9, .momentum = 0.9}}};
     bench->net = new_net(1);
     struct shard_hooks hooks = {.chunk_ready = chunk_ready, .step_done = step_done, .arg = bench};
     struct shard *shard = NULL;

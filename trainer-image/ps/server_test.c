@@ -82,7 +82,7 @@ static struct world *world_start(uint32_t chunk_floats, uint32_t floats, uint32_
     world->plan.shards = 1;
     world->plan.training.batch_size = 1;
     world->plan.training.epochs = 1;
-    world->plan.training.learning_rate = 1;
+    world->plan.training.optimizer.learning_rate = 1;
     world->chunk_floats = chunk_floats;
     world->floats = floats;
     world->chunks = (floats + chunk_floats - 1) / chunk_floats;

@@ -181,8 +181,8 @@ static int apply(struct shard *shard, struct chunk *chunk, const struct node *ro
     if (next == NULL)
         return error_set(err, "no memory for parameters from %llu on", (unsigned long long)chunk->offset);
     const struct plan *plan = shard->plan;
-    struct sgd sgd = sgd_of(plan->training.learning_rate, plan->training.momentum, plan->training.weight_decay,
-                            chunk->reduction.samples);
+    struct sgd sgd = sgd_of(plan->training.optimizer.learning_rate, plan->training.optimizer.momentum,
+                            plan->training.optimizer.weight_decay, chunk->reduction.samples);
     vector_sgd(&sgd, (float *)next->data, (const float *)chunk->params[0]->data, chunk->velocity,
                (const float *)root->value->data, chunk->floats);
     if (chunk == &shard->chunks[0])

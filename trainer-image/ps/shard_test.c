@@ -110,8 +110,9 @@ static bool node_value(const struct world *world, uint64_t step, uint64_t sample
 static double reference_step(struct world *world, uint64_t step)
 {
     uint32_t samples = schedule_step(&world->schedule, step).count;
-    float scale = (float)(1.0 / samples), rate = (float)world->plan.training.learning_rate;
-    float momentum = (float)world->plan.training.momentum, decay = (float)world->plan.training.weight_decay;
+    float scale = (float)(1.0 / samples), rate = (float)world->plan.training.optimizer.learning_rate;
+    float momentum = (float)world->plan.training.optimizer.momentum,
+          decay = (float)world->plan.training.optimizer.weight_decay;
     double first_loss = 0;
     memcpy(world->before, world->theta, sizeof world->theta);
     for (uint32_t at = 0; at < world->floats; at += CHUNK) {
@@ -164,9 +165,9 @@ static void world_start(struct world *world, struct net *net, uint64_t seed)
     world->plan.shards = 1;
     world->plan.training.batch_size = 1 + below(r, below(r, 3) == 0 ? 8 : 150);
     world->plan.training.epochs = 1 + below(r, 2);
-    world->plan.training.learning_rate = 0.05;
-    world->plan.training.momentum = below(r, 3) == 0 ? 0 : 0.9;
-    world->plan.training.weight_decay = below(r, 2) == 0 ? 0 : 1e-4;
+    world->plan.training.optimizer.learning_rate = 0.05;
+    world->plan.training.optimizer.momentum = below(r, 3) == 0 ? 0 : 0.9;
+    world->plan.training.optimizer.weight_decay = below(r, 2) == 0 ? 0 : 1e-4;
     uint64_t samples = 1 + below(r, 2 * world->plan.training.batch_size);
     world->schedule = schedule_of(&world->plan, samples);
     world->tree = tree_of(world->plan.blocks);
@@ -416,7 +417,9 @@ static void headers_are_checked_against_the_plan(void **state)
     (void)state;
     cleanup_net struct net *net = new_net();
     struct plan plan = {
-        .blocks = 6, .shards = 1, .training = {.epochs = 1, .batch_size = 4, .learning_rate = 0.1, .momentum = 0.9}};
+        .blocks = 6,
+        .shards = 1,
+        .training = {.epochs = 1, .batch_size = 4, .optimizer = {.learning_rate = 0.1, .momentum = 0.9}}};
     struct shard *shard;
     struct shard_hooks hooks = {0};
     struct error err = {0};

@@ -16,7 +16,7 @@ struct gradient {
     struct tree tree;
     struct workspace *workspace;
     float *x;
-    int32_t *labels;
+    float *targets;
     uint64_t row; /* floats of a row: the parameters, up to a whole cache line */
     float *rows;  /* of the left side and of the right, two each, then scratch */
 
@@ -49,9 +49,9 @@ int gradient_new(struct gradient **out, const struct plan *plan, const struct mo
         return -1;
     size_t rows = SIDES + tree_scratch_rows(gradient->tree, TREE_ROOT);
     gradient->x = malloc(samples * model_sample_size(model) * sizeof(float));
-    gradient->labels = malloc(samples * sizeof(int32_t));
+    gradient->targets = malloc(samples * sizeof(float));
     gradient->rows = aligned_alloc(64, rows * gradient->row * sizeof(float));
-    if (gradient->x == NULL || gradient->labels == NULL || gradient->rows == NULL)
+    if (gradient->x == NULL || gradient->targets == NULL || gradient->rows == NULL)
         return error_set(err, "make room for %zu gradients of %llu parameters and blocks of %u samples: no memory",
                          rows, (unsigned long long)gradient->row, samples);
     memset(gradient->rows, 0, rows * gradient->row * sizeof(float)); /* what is behind the last parameter stays 0 */
@@ -65,7 +65,7 @@ void gradient_free(struct gradient *gradient)
         return;
     workspace_free(gradient->workspace);
     free(gradient->x);
-    free(gradient->labels);
+    free(gradient->targets);
     free(gradient->rows);
     free(gradient);
 }
@@ -84,9 +84,9 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
         return -1;
     uint32_t samples = (uint32_t)(range.end - range.begin);
     dataset_fetch(gradient->train, &gradient->order, gradient->step.first + range.begin, samples, gradient->x,
-                  gradient->labels);
-    *loss = model_gradient(gradient->model, gradient->params, gradient->x, gradient->labels, samples, out,
-                           gradient->workspace);
+                  gradient->targets);
+    *loss = model_gradient(gradient->model, gradient->params,
+                           &(struct model_batch){samples, gradient->x, gradient->targets}, out, gradient->workspace);
     return 0;
 }
 

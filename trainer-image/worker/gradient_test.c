@@ -133,12 +133,12 @@ static bool define(struct bed *bed, uint64_t step, uint32_t node, float *out, do
         if (count == 0)
             return false;
         float x[BATCH * SIDE * SIDE];
-        int32_t labels[BATCH];
+        float targets[BATCH];
         struct permutation order = permutation_of_epoch(SAMPLES, bed->plan.training.seed, (uint32_t)at.epoch);
-        dataset_fetch(bed->train, &order, at.first + range.begin, count, x, labels);
+        dataset_fetch(bed->train, &order, at.first + range.begin, count, x, targets);
         cleanup_workspace struct workspace *workspace = NULL;
         assert_int_equal(workspace_new(&workspace, bed->model, count, &err), 0);
-        *loss = model_gradient(bed->model, bed->params, x, labels, count, out, workspace);
+        *loss = model_gradient(bed->model, bed->params, &(struct model_batch){count, x, targets}, out, workspace);
         return true;
     }
     cleanup_free float *right = malloc(n * sizeof(float));

@@ -10,7 +10,7 @@ struct validator {
     const struct dataset *test;
     struct workspace *workspace;
     float *x;
-    int32_t labels[PIECE];
+    float targets[PIECE];
 };
 
 int validator_new(struct validator **out, const struct model *model, const struct dataset *test, struct error *err)
@@ -50,9 +50,9 @@ struct evaluation validator_run(struct validator *validator, const float *params
     struct evaluation sum = {0};
     while (first < end) {
         uint32_t samples = end - first < PIECE ? (uint32_t)(end - first) : PIECE;
-        dataset_fetch(validator->test, NULL, first, samples, validator->x, validator->labels);
+        dataset_fetch(validator->test, NULL, first, samples, validator->x, validator->targets);
         struct evaluation piece =
-            model_evaluate(validator->model, params, validator->x, validator->labels, samples, validator->workspace);
+            model_evaluate(validator->model, params, validator->x, validator->targets, samples, validator->workspace);
         sum.loss_sum += piece.loss_sum;
         sum.correct += piece.correct;
         first += samples;
