@@ -41,7 +41,8 @@ static void sing(struct canary *canary, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         canary->targets[i] = (float)(random_u32_at(targets, i) % model_classes(canary->model));
 
-    double loss = model_gradient(canary->model, canary->params, &(struct model_batch){n, canary->x, canary->targets},
+    double loss = model_gradient(canary->model, canary->params,
+                                 &(struct model_batch){.n = n, .x = canary->x, .targets = canary->targets},
                                  canary->grad, canary->workspace);
     struct evaluation evaluation =
         model_evaluate(canary->model, canary->params, canary->x, canary->targets, n, canary->workspace);

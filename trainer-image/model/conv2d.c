@@ -1,4 +1,4 @@
-#include "model/layer.h"
+#include "model/old_layer.h"
 
 #include "model/gemm.h"
 #include "numerics/numerics.h"

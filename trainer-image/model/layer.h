@@ -1,71 +1,104 @@
 /* layer — one layer's mathematics each: forward and backward over a block of n samples. Private to model.
  *
- * `params` and `grad` are the model's whole flat vectors; a layer knows its ranges of them. Backward functions
- * overwrite their ranges of `grad` with the sum over the block, and `dx` (NULL: not wanted, as in a first layer).
- * Nothing is allocated; scratch is the workspace's.
+ * Every type of layer is a row in layer_kinds (kinds.c): functions over a `struct layer_call`, and what the engine
+ * (compute.c) may do with its memory. The engine knows nothing else of types. Arrays hold n samples, one after the
+ * other without gaps, in the shapes of the network. Nothing is allocated, no state is kept; a result is a function of
+ * values alone: not of addresses, nor of what lay in output, scratch or saved before.
  * Plain versions of the layers that have fast ones stand in reference.c; they are the definition.
  */
 #ifndef THOLE_MODEL_LAYER_H
 #define THOLE_MODEL_LAYER_H
 
-#include "common/error.h"
+#include "common/network/network.h"
+#include "model/model.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum layer_type { LAYER_DENSE, LAYER_CONV2D, LAYER_MAXPOOL, LAYER_RELU, LAYER_FLATTEN };
+/* One layer over one block. What forward writes and backward reads: output, where LAYER_READS_OUTPUT; saved. */
+struct layer_call {
+    const struct network_layer *layer;
+    uint32_t index; /* of the layer in the network: for streams of random numbers */
+    uint32_t n;     /* samples, ≥ 1 */
+    bool training;  /* else: batch norm by its running statistics, no dropout; forward only */
+    bool relu;      /* only where LAYER_TAKES_RELU: see there */
 
-struct shape {
-    uint32_t c, h, w;
+    const float *params; /* the whole flat vector; the layer knows its offsets */
+    const float *inputs[NETWORK_INPUTS_MOST];
+    struct shape shapes[NETWORK_INPUTS_MOST]; /* of the inputs */
+    float *output;
+
+    /* backward */
+    float *doutput;                      /* the gradient with respect to the output; may be overwritten */
+    float *dinputs[NETWORK_INPUTS_MOST]; /* NULL: not wanted; else overwritten … */
+    bool add[NETWORK_INPUTS_MOST];       /* … or, only where LAYER_ADDS, added to */
+    float *grad; /* the whole flat vector; the layer's ranges are overwritten with sums over the block (of a
+                    TENSOR_STATISTIC: n times its value) */
+
+    float *scratch; /* scratch() floats, for the length of this call */
+    void *saved;    /* saved() bytes, from forward to backward */
+
+    const struct model_batch *batch; /* place: of sample 0 of this call */
+    const struct model_rows *rows;   /* of the layer's table */
 };
 
-struct layer {
-    enum layer_type type;
-    char name[16];
-    struct shape in, out;     /* of one sample; dense and flatten: [size, 1, 1] */
-    uint64_t weight, bias;    /* where they begin in the flat vector */
-    uint32_t kernel, padding; /* conv2d: k×k, stride 1, zeros around */
+enum layer_flag {
+    /* Forward may find output == inputs[0], and then must not read what it has overwritten. */
+    LAYER_OVER_INPUT = 1 << 0,
+    /* Backward may find dinputs[0] == doutput. */
+    LAYER_OVER_GRADIENT = 1 << 1,
+    /* Backward reads inputs (else they are not valid there). */
+    LAYER_READS_INPUT = 1 << 2,
+    /* Backward reads output (else it is not valid there). */
+    LAYER_READS_OUTPUT = 1 << 3,
+    /* Backward heeds `add`; without this the engine adds what backward wrote elsewhere. The bits must be those of
+     * adding the finished value: dinput = dinput + value. */
+    LAYER_ADDS = 1 << 4,
+    /* Computes a ReLU that alone reads the layer's output in the same pass, where call.relu: forward writes
+     * x < 0 ? 0 : x in place of x; in backward output is valid, doutput is the ReLU's, and counts where output > 0.
+     * The bits must be those of the two layers. */
+    LAYER_TAKES_RELU = 1 << 5,
 };
 
-static inline size_t shape_size(struct shape shape)
-{
-    return (size_t)shape.c * shape.h * shape.w;
-}
+struct layer_kind {
+    void (*forward)(const struct layer_call *call);  /* NULL: output is inputs[0], only the shape … */
+    void (*backward)(const struct layer_call *call); /* … differs */
+    size_t (*scratch)(const struct network_layer *layer, uint32_t n); /* floats; NULL: none */
+    size_t (*saved)(const struct network_layer *layer, uint32_t n);   /* bytes; NULL: none */
+    unsigned flags;
+};
+
+const struct layer_kind *layer_kind(enum layer_type type);
 
 /* y [n][out] = x [n][in] · wᵀ + b,   w [out][in] */
-void dense_forward(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n);
-void dense_backward(const struct layer *layer, const float *params, const float *x, const float *dy, float *dx,
-                    float *grad, uint32_t n);
+extern const struct layer_kind dense_kind;
 
-/* y [n][co][oh][ow] = x [n][ci][h][w] ⋆ w + b,   w [co][ci][k][k];   y[o,i,j] = b[o] + Σ x[c, i+u−p, j+v−p]·w[o,c,u,v]
- */
-void conv2d_forward(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n,
-                    float *scratch);
-void conv2d_backward(const struct layer *layer, const float *params, const float *x, const float *dy, float *dx,
-                     float *grad, uint32_t n, float *scratch);
-size_t conv2d_scratch(const struct layer *layer); /* floats */
+/* y[o,i,j] = b[o] + Σ x[c, i·s+u−p, j·s+v−p]·w[o,c,u,v],   x [n][ci][h][w], w [co][ci/groups][k][k], y [n][co][oh][ow];
+ * c runs over the input channels of o's group */
+extern const struct layer_kind conv2d_kind;
 
-/* y [n][c][h/2][w/2]: the largest of each 2×2 window, the first of equal ones; `argmax` like y: which, row by row.
- * An odd last row or column is left out. */
-void maxpool_forward(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n);
-void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx, uint32_t n);
+/* The largest of each window, the first of equal ones row by row. */
+extern const struct layer_kind maxpool_kind;
 
-/* Softmax cross-entropy over logits [n][classes]: writes dlogits = softmax − onehot(label) (may be the logits) and
- * returns the sum of −log softmax[label], in double. */
-double loss_gradient(const float *logits, const float *targets, uint32_t n, uint32_t classes, float *dlogits);
+extern const struct layer_kind relu_kind; /* x < 0 ? 0 : x, so that NaN stays seen */
 
-/* The same without gradients; *correct counts samples whose first largest logit is the label's. */
-double loss_evaluate(const float *logits, const float *targets, uint32_t n, uint32_t classes, uint64_t *correct);
+extern const struct layer_kind avgpool_kind, global_avgpool_kind;   /* pool.c */
+extern const struct layer_kind batchnorm_kind, layernorm_kind;      /* norm.c */
+extern const struct layer_kind dropout_kind;                        /* dropout.c */
+extern const struct layer_kind gelu_kind, tanh_kind, sigmoid_kind;  /* activation.c */
+extern const struct layer_kind add_kind, concat_kind, columns_kind; /* combine.c */
+extern const struct layer_kind embedding_kind;                      /* embedding.c */
 
-/* ---- reference.c ---- */
-void dense_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n);
-void dense_backward_reference(const struct layer *layer, const float *params, const float *x, const float *dy,
-                              float *dx, float *grad, uint32_t n);
-void conv2d_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n);
-void conv2d_backward_reference(const struct layer *layer, const float *params, const float *x, const float *dy,
-                               float *dx, float *grad, uint32_t n);
-void maxpool_forward_reference(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n);
-void maxpool_backward_reference(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx,
-                                uint32_t n);
+/* ---- Losses: loss.c ---- */
+
+/* Losses of `outputs` [n][network->outputs] against `targets` [n]: writes the gradients of their sum to `doutputs`
+ * (may be the outputs) and returns the sum, in double, added in the samples' order. */
+double loss_gradient(const struct network *network, const float *outputs, const float *targets, uint32_t n,
+                     float *doutputs);
+
+/* The same without gradients; *correct grows by the samples that are classified rightly (of equal outputs the first
+ * counts); of a regression it stays. */
+double loss_evaluate(const struct network *network, const float *outputs, const float *targets, uint32_t n,
+                     uint64_t *correct);
 
 #endif

@@ -1,4 +1,4 @@
-#include "model/layer.h"
+#include "model/old_layer.h"
 
 #include "common/cleanup.h"
 #include "numerics/numerics.h"

@@ -1,4 +1,4 @@
-#include "model/layer.h"
+#include "model/old_layer.h"
 
 #include <string.h>
 

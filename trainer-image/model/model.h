@@ -68,11 +68,30 @@ void workspace_free(struct workspace *workspace);
 CLEANUP_DEFINE(cleanup_workspace_pointer, struct workspace, workspace_free)
 #define cleanup_workspace CLEANUP(cleanup_workspace_pointer)
 
+/* Rows of an embedding's table that a block reads. */
+struct model_rows {
+    uint32_t count;
+    const uint32_t *ids; /* [count], ascending, each once: at least those that the block's samples hold */
+    const float *values; /* [count][dim] */
+    float *grad;         /* [count][dim], overwritten; not written by model_evaluate */
+};
+
 /* Samples that are computed together. */
 struct model_batch {
     uint32_t n;
     const float *x;       /* [n][C][H][W] */
     const float *targets; /* [n]: the class, a whole number below classes, or the value to predict */
+    struct {
+        uint64_t seed; /* the job's */
+        uint32_t epoch;
+        uint64_t first;            /* the first sample's position in the epoch's order */
+    } place;                       /* for what is random in training: dropout */
+    const struct model_rows *rows; /* one for each of the network's tables */
+
+    /* NULL, or called during model_gradient as grad [begin, end) becomes final: every range once, the deepest layers'
+     * first. */
+    void (*ready)(void *arg, uint64_t begin, uint64_t end);
+    void *ready_arg;
 };
 
 /* One block: the sum over the samples of the gradients of the loss.

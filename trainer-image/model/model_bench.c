@@ -42,8 +42,9 @@ static int leaf(void *arg, uint32_t block, struct block_range range, float *out,
     struct bench *bench = arg;
     const uint32_t n = (uint32_t)(range.end - range.begin);
     dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->targets);
-    *loss = model_gradient(bench->model, bench->params, &(struct model_batch){n, bench->x, bench->targets}, out,
-                           bench->workspace);
+    *loss =
+        model_gradient(bench->model, bench->params,
+                       &(struct model_batch){.n = n, .x = bench->x, .targets = bench->targets}, out, bench->workspace);
     return 0;
 }
 

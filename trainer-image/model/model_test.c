@@ -257,7 +257,8 @@ static void check_model_gradients(enum plan_model zoo, uint32_t side, uint32_t n
     for (uint64_t i = 0; i < parameters; i++)
         exact[i] = (double)params[i];
 
-    double loss = model_gradient(model, params, &(struct model_batch){n, x, targets}, grad, workspace);
+    double loss =
+        model_gradient(model, params, &(struct model_batch){.n = n, .x = x, .targets = targets}, grad, workspace);
     assert_true(fabs(loss - loss_in_double(model, exact, x, targets, n)) < 1e-5 * n);
 
     struct permutation order = permutation_of_epoch(parameters, 4, 0);
@@ -335,16 +336,19 @@ static void gradients_depend_on_their_arguments_alone(void **state)
             cleanup_workspace struct workspace *large = workspace_for(block.model, 64);
             cleanup_free float *grad = calloc(parameters + 16, sizeof *grad);
             cleanup_free float *params = calloc(parameters + 16, sizeof *params);
-            double loss = model_gradient(block.model, block.params, &(struct model_batch){n, block.x, block.targets},
+            double loss = model_gradient(block.model, block.params,
+                                         &(struct model_batch){.n = n, .x = block.x, .targets = block.targets},
                                          block.grad, small);
             for (size_t shift = 1; shift < 16; shift += 5) {
                 /* another place, another workspace, and one that holds other numbers */
                 memcpy(params + shift, block.params, parameters * sizeof *params);
-                (void)model_gradient(block.model, block.params, &(struct model_batch){1, block.x, block.targets}, grad,
+                (void)model_gradient(block.model, block.params,
+                                     &(struct model_batch){.n = 1, .x = block.x, .targets = block.targets}, grad,
                                      large);
                 (void)model_evaluate(block.model, block.params, block.x, block.targets, n, large);
                 double again = model_gradient(block.model, params + shift,
-                                              &(struct model_batch){n, block.x, block.targets}, grad + shift, large);
+                                              &(struct model_batch){.n = n, .x = block.x, .targets = block.targets},
+                                              grad + shift, large);
                 assert_true(loss == again);
                 assert_memory_equal(grad + shift, block.grad, parameters * sizeof *grad);
             }
@@ -366,8 +370,9 @@ static void evaluation_agrees_with_training(void **state)
             struct evaluation piece = model_evaluate(block.model, block.params, x, block.targets + i, 5, workspace);
             pieces.loss_sum += piece.loss_sum;
             pieces.correct += piece.correct;
-            loss += model_gradient(block.model, block.params, &(struct model_batch){5, x, block.targets + i},
-                                   block.grad, workspace);
+            loss += model_gradient(block.model, block.params,
+                                   &(struct model_batch){.n = 5, .x = x, .targets = block.targets + i}, block.grad,
+                                   workspace);
         }
         assert_true(fabs(whole.loss_sum - pieces.loss_sum) < 1e-4);
         assert_true(loss == pieces.loss_sum);
@@ -392,8 +397,9 @@ static void training_learns(void **state)
         double first = 0;
         double last = 0;
         for (int step = 0; step < 60; step++) {
-            last = model_gradient(block.model, block.params, &(struct model_batch){48, block.x, block.targets},
-                                  block.grad, workspace);
+            last = model_gradient(block.model, block.params,
+                                  &(struct model_batch){.n = 48, .x = block.x, .targets = block.targets}, block.grad,
+                                  workspace);
             first = step == 0 ? last : first;
             vector_sgd(&sgd, block.params, block.params, velocity, block.grad, parameters);
         }

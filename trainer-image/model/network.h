@@ -2,8 +2,8 @@
 #ifndef THOLE_MODEL_NETWORK_H
 #define THOLE_MODEL_NETWORK_H
 
-#include "model/layer.h"
 #include "model/model.h"
+#include "model/old_layer.h"
 
 enum { LAYERS_MOST = 32, TENSORS_MOST = 2 * LAYERS_MOST };
 

@@ -1,4 +1,4 @@
-#include "model/layer.h"
+#include "model/old_layer.h"
 
 /* The layers as their formulas stand, summed in double: slow, and what the fast versions are compared with. */
 

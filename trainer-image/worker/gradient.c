@@ -85,8 +85,13 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
     uint32_t samples = (uint32_t)(range.end - range.begin);
     dataset_fetch(gradient->train, &gradient->order, gradient->step.first + range.begin, samples, gradient->x,
                   gradient->targets);
-    *loss = model_gradient(gradient->model, gradient->params,
-                           &(struct model_batch){samples, gradient->x, gradient->targets}, out, gradient->workspace);
+    const struct model_batch batch = {
+        .n = samples,
+        .x = gradient->x,
+        .targets = gradient->targets,
+        .place = {gradient->plan->training.seed, (uint32_t)gradient->step.epoch, gradient->step.first + range.begin},
+    };
+    *loss = model_gradient(gradient->model, gradient->params, &batch, out, gradient->workspace);
     return 0;
 }
 

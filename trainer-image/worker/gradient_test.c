@@ -138,7 +138,8 @@ static bool define(struct bed *bed, uint64_t step, uint32_t node, float *out, do
         dataset_fetch(bed->train, &order, at.first + range.begin, count, x, targets);
         cleanup_workspace struct workspace *workspace = NULL;
         assert_int_equal(workspace_new(&workspace, bed->model, count, &err), 0);
-        *loss = model_gradient(bed->model, bed->params, &(struct model_batch){count, x, targets}, out, workspace);
+        *loss = model_gradient(bed->model, bed->params, &(struct model_batch){.n = count, .x = x, .targets = targets},
+                               out, workspace);
         return true;
     }
     cleanup_free float *right = malloc(n * sizeof(float));
