@@ -26,6 +26,7 @@ enum random_purpose {
     RANDOM_INIT = 1,   /* initial parameters; layer: the tensor's index */
     RANDOM_ORDER = 2,  /* an epoch's order of samples */
     RANDOM_CANARY = 3, /* inputs of the canary */
+    RANDOM_TABLE = 4,  /* initial rows of embedding tables; layer: the table's index; position: row·dim + place */
 };
 
 /* One place's sequence of values, addressed by position; 8 bytes, copied freely. Its key is the first half of
