@@ -1,0 +1,321 @@
+/* Every optimizer against PyTorch's numbers and against itself in pieces: any cut, any place in memory, the same bits.
+ */
+#include "optimizer/optimizer.h"
+
+#include "numerics/numerics.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "optimizer/testdata/golden.h"
+
+enum {
+    SIZES = sizeof golden_sizes / sizeof golden_sizes[0],
+    CASES = sizeof golden_optimizers / sizeof golden_optimizers[0]
+};
+
+/* PyTorch rounds in another order, and fuses; six steps of that stay within this of values around 1. */
+static const float tolerance = 2e-6F;
+
+static struct schedule steps_of(uint64_t per_epoch, uint64_t epochs)
+{
+    return (struct schedule){
+        .samples = per_epoch, .batch = 1, .steps_per_epoch = per_epoch, .steps = per_epoch * epochs};
+}
+
+static void golden_tensors(struct network_tensor tensors[SIZES])
+{
+    uint64_t at = 0;
+    for (size_t i = 0; i < SIZES; i++) {
+        tensors[i] = (struct network_tensor){.offset = at, .count = golden_sizes[i]};
+        at += golden_sizes[i];
+    }
+}
+
+static struct optimizer *new_optimizer(const struct plan_optimizer *plan, const struct network_tensor *tensors,
+                                       uint32_t count, uint32_t chunk)
+{
+    struct optimizer *optimizer = NULL;
+    struct error err = {0};
+    if (optimizer_new(&optimizer, plan, tensors, count, chunk, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    return optimizer;
+}
+
+static void expect_close(const char *name, const char *when, const float *have, const float *want)
+{
+    for (uint32_t i = 0; i < GOLDEN_FLOATS; i++)
+        if (!(fabsf(have[i] - want[i]) <= tolerance * (1 + fabsf(want[i]))))
+            fail_msg("%s, %s step, element %u: %.9g and not PyTorch's %.9g", name, when, i, (double)have[i],
+                     (double)want[i]);
+}
+
+static void test_numbers_are_pytorchs(void **state)
+{
+    (void)state;
+    const struct schedule schedule = steps_of(GOLDEN_STEPS, 1);
+    struct network_tensor tensors[SIZES];
+    golden_tensors(tensors);
+    for (size_t c = 0; c < CASES; c++) {
+        const struct golden *golden = &golden_optimizers[c];
+        cleanup_optimizer struct optimizer *optimizer = new_optimizer(&golden->plan, tensors, SIZES, 8);
+        float memory[OPTIMIZER_STATES_MOST][GOLDEN_FLOATS] = {{0}};
+        float *const states[OPTIMIZER_STATES_MOST] = {memory[0], memory[1], memory[2]};
+        float theta[GOLDEN_FLOATS];
+        memcpy(theta, golden_start, sizeof theta);
+        for (uint64_t s = 0; s < GOLDEN_STEPS; s++) {
+            struct optimizer_step step = optimizer_step(&golden->plan, &schedule, s, s + 1, GOLDEN_SAMPLES, 1);
+            optimizer_update(optimizer, &step, theta, theta, states, golden_sums[s]);
+            if (s == 0)
+                expect_close(golden->name, "first", theta, golden->first);
+        }
+        expect_close(golden->name, "last", theta, golden->last);
+        /* What says to need fewer states leaves the others alone. */
+        for (uint32_t i = optimizer_states(&golden->plan); i < OPTIMIZER_STATES_MOST; i++)
+            for (uint32_t k = 0; k < GOLDEN_FLOATS; k++)
+                assert_true(memory[i][k] == 0);
+    }
+}
+
+static void test_rates_are_pytorchs(void **state)
+{
+    (void)state;
+    const struct schedule schedule = steps_of(3, 8);
+    for (size_t c = 0; c < sizeof golden_schedules / sizeof golden_schedules[0]; c++)
+        for (uint64_t s = 0; s < GOLDEN_RATES; s++) {
+            double have = optimizer_rate(&golden_schedules[c].plan, &schedule, s), want = golden_schedules[c].rates[s];
+            if (!(fabs(have - want) <= 1e-14))
+                fail_msg("schedule %zu, step %lu: %.17g and not PyTorch's %.17g", c, (unsigned long)s, have, want);
+        }
+}
+
+static void test_rates_have_ends(void **state)
+{
+    (void)state;
+    const struct schedule schedule = steps_of(10, 10);
+    struct plan_optimizer plan = {.learning_rate = 2};
+    plan.schedule.type = PLAN_SCHEDULE_POLYNOMIAL;
+    plan.schedule.power = 2;
+    plan.schedule.final_factor = 0.25;
+    assert_true(optimizer_rate(&plan, &schedule, 0) == 2);
+    assert_true(optimizer_rate(&plan, &schedule, 100) == 0.5);
+    assert_true(optimizer_rate(&plan, &schedule, 1000) == 0.5);
+    plan.schedule.type = PLAN_SCHEDULE_COSINE;
+    assert_true(fabs(optimizer_rate(&plan, &schedule, 50) - 1.25) < 1e-15);
+    assert_true(fabs(optimizer_rate(&plan, &schedule, 1000) - 0.5) < 1e-15);
+    plan.schedule.warmup_steps = 200; /* longer than the job */
+    assert_true(optimizer_rate(&plan, &schedule, 0) == 0.01);
+    assert_true(optimizer_rate(&plan, &schedule, 99) == 1);
+    assert_true(optimizer_rate(&plan, &schedule, 300) == 2);
+}
+
+/* ---- SGD's bits are those of before there were other optimizers ---- */
+
+static void test_sgd_keeps_its_bits(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    struct random_stream stream = random_stream(3, RANDOM_CANARY, 0, 0, 0);
+    static float theta[N], sum[N], velocity[N], old_theta[N], old_velocity[N];
+    for (int momentum = 0; momentum < 2; momentum++) {
+        const struct plan_optimizer plan = {
+            .learning_rate = 0.05, .momentum = momentum == 0 ? 0 : 0.9, .weight_decay = 1e-4};
+        const struct schedule schedule = steps_of(5, 1);
+        float *const states[OPTIMIZER_STATES_MOST] = {velocity};
+        random_uniform_range(stream, 0, N, -1, 1, theta);
+        memcpy(old_theta, theta, sizeof theta);
+        memset(velocity, 0, sizeof velocity);
+        memset(old_velocity, 0, sizeof velocity);
+        for (uint64_t s = 0; s < 5; s++) {
+            random_uniform_range(stream, N * (s + 1), N * (s + 2), -9, 9, sum);
+            struct optimizer_step step = optimizer_step(&plan, &schedule, s, s + 1, 37, 1);
+            optimizer_apply_plain(&plan, &step, 1, theta, theta, states, sum, N);
+            const struct sgd sgd = sgd_of(0.05, plan.momentum, 1e-4, 37);
+            vector_sgd(&sgd, old_theta, old_theta, old_velocity, sum, N);
+            assert_memory_equal(theta, old_theta, sizeof theta);
+        }
+    }
+}
+
+/* ---- cuts ---- */
+
+enum { CHUNK = 32, TENSORS = 6, FLOATS = 700 };
+
+/* Statistics between and next to what is trained, tensors below and above a canonical chunk. */
+static void mixed_tensors(struct network_tensor tensors[TENSORS])
+{
+    static const uint64_t counts[TENSORS] = {150, 10, 20, 30, 3, 487};
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < TENSORS; i++) {
+        tensors[i] = (struct network_tensor){.offset = at, .count = counts[i]};
+        if (i == 2 || i == 3) {
+            tensors[i].kind = TENSOR_STATISTIC;
+            tensors[i].momentum = i == 2 ? 0.1F : 0.25F;
+        }
+        at += counts[i];
+    }
+    assert_int_equal(at, FLOATS);
+}
+
+struct vector {
+    float theta[FLOATS], states[OPTIMIZER_STATES_MOST][FLOATS];
+};
+
+static uint64_t cut_at(struct optimizer *optimizer, uint64_t begin, uint32_t most)
+{
+    uint64_t end = optimizer_cut(optimizer, begin, FLOATS, most);
+    assert_true(end > begin && end <= begin + most && end <= FLOATS);
+    return end;
+}
+
+/* One step in pieces of at most `most`, the last first, as shards would. */
+static void update_in_pieces(struct optimizer *optimizer, struct optimizer_step *step,
+                             const struct plan_optimizer *plan, struct vector *vector, const float *sum, uint32_t most)
+{
+    uint64_t cuts[FLOATS + 1] = {0};
+    uint32_t pieces = 0;
+    while (cuts[pieces] < FLOATS) {
+        cuts[pieces + 1] = cut_at(optimizer, cuts[pieces], most);
+        pieces++;
+    }
+    static double scalars[OPTIMIZER_ROUNDS_MOST][TENSORS];
+    for (uint32_t round = 0; round <= optimizer_rounds(plan); round++) {
+        double measures[2 * FLOATS] = {0};
+        for (uint32_t i = pieces; i-- > 0;) {
+            uint64_t at = cuts[i], first = optimizer_chunks(optimizer, at);
+            float *states[OPTIMIZER_STATES_MOST];
+            for (int k = 0; k < OPTIMIZER_STATES_MOST; k++)
+                states[k] = vector->states[k] + at;
+            if (round == optimizer_rounds(plan))
+                optimizer_apply(optimizer, step, at, cuts[i + 1], vector->theta + at, vector->theta + at, states,
+                                sum + at);
+            else
+                optimizer_measure(optimizer, step, round, at, cuts[i + 1], vector->theta + at, states, sum + at,
+                                  measures + first * optimizer_measures(optimizer, round));
+        }
+        if (round == optimizer_rounds(plan))
+            return;
+        optimizer_fold(optimizer, round, measures, scalars[round]);
+        optimizer_commit(optimizer, round, scalars[round], step);
+    }
+}
+
+static void expect_statistics(const struct vector *before, const struct vector *after, const float *sum)
+{
+    for (uint32_t i = 160; i < 210; i++) {
+        float momentum = i < 180 ? 0.1F : 0.25F;
+        float scale = (float)(1.0 / 7);
+        assert_true(after->theta[i] == before->theta[i] + momentum * (sum[i] * scale - before->theta[i]));
+        for (int k = 0; k < OPTIMIZER_STATES_MOST; k++)
+            assert_true(after->states[k][i] == 0);
+    }
+}
+
+static void test_any_cut_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const uint32_t cuts[] = {32, 33, 100, 331, 699, 700};
+    struct random_stream stream = random_stream(7, RANDOM_CANARY, 0, 0, 0);
+    struct network_tensor tensors[TENSORS];
+    mixed_tensors(tensors);
+    const struct schedule schedule = steps_of(3, 1);
+    for (size_t c = 0; c < CASES; c++) {
+        const struct plan_optimizer *plan = &golden_optimizers[c].plan;
+        cleanup_optimizer struct optimizer *optimizer = new_optimizer(plan, tensors, TENSORS, CHUNK);
+        for (size_t k = 0; k < sizeof cuts / sizeof cuts[0]; k++) {
+            static struct vector whole, pieces, before;
+            memset(&whole, 0, sizeof whole);
+            random_uniform_range(stream, 0, FLOATS, -1, 1, whole.theta);
+            pieces = whole;
+            float *const states[OPTIMIZER_STATES_MOST] = {whole.states[0], whole.states[1], whole.states[2]};
+            for (uint64_t s = 0; s < 3; s++) {
+                static float sum[FLOATS], next[FLOATS];
+                random_uniform_range(stream, FLOATS * (s + 1), FLOATS * (s + 2), -20, 20, sum);
+                before = whole;
+                struct optimizer_step step = optimizer_step(plan, &schedule, s, s + 1, 7, 1);
+                optimizer_update(optimizer, &step, next, whole.theta, states, sum);
+                memcpy(whole.theta, next, sizeof next);
+                step = optimizer_step(plan, &schedule, s, s + 1, 7, 1);
+                update_in_pieces(optimizer, &step, plan, &pieces, sum, cuts[k]);
+                assert_memory_equal(&whole, &pieces, sizeof whole);
+                expect_statistics(&before, &whole, sum);
+            }
+        }
+    }
+}
+
+static void test_canonical_chunks(void **state)
+{
+    (void)state;
+    struct network_tensor tensors[TENSORS];
+    mixed_tensors(tensors);
+    const struct plan_optimizer plan = {.type = PLAN_LAMB, .clip_norm = 1};
+    cleanup_optimizer struct optimizer *optimizer = new_optimizer(&plan, tensors, TENSORS, CHUNK);
+    static const uint64_t chunks[][2] = {{0, 0},   {32, 1},  {128, 4}, {150, 5},  {160, 6},
+                                         {180, 7}, {210, 8}, {213, 9}, {245, 10}, {700, 25}};
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
+        assert_int_equal(optimizer_chunks(optimizer, chunks[i][0]), chunks[i][1]);
+    static const uint64_t cuts[][3] = {{0, 100, 96},  {0, 149, 128},  {0, 150, 150},   {0, 159, 150},  {128, 52, 180},
+                                       {0, 700, 700}, {213, 32, 245}, {213, 486, 693}, {213, 487, 700}};
+    for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++)
+        assert_int_equal(optimizer_cut(optimizer, cuts[i][0], FLOATS, cuts[i][1]), cuts[i][2]);
+    assert_int_equal(optimizer_cut(optimizer, 0, 64, 100), 64);
+    assert_int_equal(optimizer_measures(optimizer, 0), 1);
+    assert_int_equal(optimizer_measures(optimizer, 1), 2);
+    assert_int_equal(optimizer_scalars(optimizer, 0), 1);
+    assert_int_equal(optimizer_scalars(optimizer, 1), TENSORS);
+}
+
+static void test_norms_that_are_none(void **state)
+{
+    (void)state;
+    struct network_tensor tensors[2] = {{.count = 4}, {.offset = 4, .count = 4}};
+    struct plan_optimizer plan = {.type = PLAN_LAMB, .learning_rate = 1, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-6};
+    cleanup_optimizer struct optimizer *optimizer = new_optimizer(&plan, tensors, 2, 4);
+    double scalars[2];
+    optimizer_fold(optimizer, 0, (double[]){0, 9, 9, 0}, scalars);
+    assert_true(scalars[0] == 1 && scalars[1] == 1);
+    optimizer_fold(optimizer, 0, (double[]){4, 16, 25, 4}, scalars);
+    assert_true(scalars[0] == 0.5 && scalars[1] == 2.5);
+    plan.clip_norm = 2;
+    cleanup_optimizer struct optimizer *clipping = new_optimizer(&plan, tensors, 2, 4);
+    optimizer_fold(clipping, 0, (double[]){0, 0}, scalars);
+    assert_true(scalars[0] == 1);
+    optimizer_fold(clipping, 0, (double[]){9, 16}, scalars);
+    assert_true(scalars[0] == 2 / (5 + 1e-6));
+    optimizer_fold(clipping, 0, (double[]){(double)NAN, 16}, scalars);
+    assert_true(isnan(scalars[0])); /* and with it the parameters: a broken gradient must be seen */
+}
+
+static void test_tensors_fill_the_vector(void **state)
+{
+    (void)state;
+    const struct network_tensor tensors[2] = {{.name = "fc1.weight", .count = 4},
+                                              {.name = "fc1.bias", .offset = 5, .count = 4}};
+    const struct plan_optimizer plan = {.learning_rate = 1};
+    struct optimizer *optimizer = NULL;
+    struct error err = {0};
+    assert_int_equal(optimizer_new(&optimizer, &plan, tensors, 2, 4, &err), -1);
+    assert_string_equal(error_message(&err), "tensor fc1.bias does not begin where the one before it ends");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers_are_pytorchs),
+        cmocka_unit_test(test_rates_are_pytorchs),
+        cmocka_unit_test(test_rates_have_ends),
+        cmocka_unit_test(test_sgd_keeps_its_bits),
+        cmocka_unit_test(test_any_cut_gives_the_same_bits),
+        cmocka_unit_test(test_canonical_chunks),
+        cmocka_unit_test(test_norms_that_are_none),
+        cmocka_unit_test(test_tensors_fill_the_vector),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
