@@ -25,6 +25,11 @@
  *                                           ready; one that lags is sent the newest and misses some between
  *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; else nothing
  *            w: PUSH …                   gradient of one tree node for one chunk
+ *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
+ *                                           it is there
+ *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
+ *                                           as it takes, one after the other; one without payload where it has none
+ *            w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame holds
  *
  * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
  *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
@@ -123,7 +128,23 @@ enum frame_type {
     FRAME_GET = 49,    /* step: version; offset: chunk */
     FRAME_PUSH = 50,   /* step; node: tree node; offset: chunk; value: the node's sum of losses; payload: floats */
     FRAME_PARAMS = 51, /* step: version; offset: chunk; payload: floats */
+
+    /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
+    FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;
+                             payload: ids, at most wire_rows_most() */
+    FRAME_ROWS = 53,      /* step, node, offset, count: as asked; payload: rows of floats */
+    FRAME_PUSH_ROWS = 54, /* step; node: tree node; offset: table; count: rows of all its frames; value: rows of the
+                             frames before (u64); payload: ids, then rows of floats */
+    FRAME_LIST_ROWS = 55, /* step: version; offset: table; value: the least id (u64) */
+    FRAME_LISTED = 56,    /* step, offset, value: as asked; count: rows, 0 where there are no more; payload: ids, then
+                             rows of floats */
 };
+
+/* Rows of `dim` floats, with their ids, that one frame holds. */
+static inline uint32_t wire_rows_most(uint32_t dim)
+{
+    return WIRE_PAYLOAD_MOST / ((1 + dim) * 4);
+}
 
 struct frame {
     uint8_t type;
