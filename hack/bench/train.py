@@ -1,209 +1,228 @@
-"""Training speed in samples per second, side by side on this machine.
+"""The training engine's speed and quality, beside its peers on this machine.
 
-  hack/bench.sh train [--torch] [--rounds N] [--models mlp,lenet] [--batches 128,32] [--data DIR]
+  hack/bench.sh train [--torch] [--mxnet] [--parts speed,goal,modes,wire] [--rounds N] [--models …] [--batches …]
 
-Fashion-MNIST, SGD with momentum 0.9, one thread a process, of every run the second epoch on:
-  alone      thole, one process without servers (model_bench)
-  job        thole-trainer local: 2 workers, 1 parameter server, Synchronous, 8 blocks, float32 over loopback TCP
-  torch      PyTorch, one process
-  ddp        PyTorch DistributedDataParallel over gloo, 2 processes
+  speed   samples/s, of every run the second epoch on; Fashion-MNIST, SGD with momentum 0.9, one thread a process:
+            alone    thole, one process without servers (model_bench)
+            job      thole-trainer local: 2 workers, 1 parameter server, Synchronous, 8 blocks, float32 over loopback TCP
+            job16    the same with bfloat16 on the wire
+            torch    PyTorch, one process
+            ddp      PyTorch DistributedDataParallel over gloo, 2 processes
+            kvstore  MXNet's dist_sync, which is ps-lite: 1 server, 2 workers
+  goal    seconds to 90 % test accuracy with lenet, validation included, beside PyTorch DDP with the same settings
+  modes   final accuracy of every sync type with lenet, mean of three seeds
+  wire    bytes/s through a parameter server with 4 workers and 10 million parameters, beside iperf3; what the CRC costs
+
 Batches are of the whole step, over all processes. Runs take turns, so that what the machine does besides falls on all
-alike; the table has medians, with the least and the most. PyTorch's rows need PyTorch: --torch fetches it (gigabytes).
+alike; tables have medians, with the least and the most. Peers that are not installed are left out: --torch and --mxnet
+fetch them (gigabytes). resnet8 trains on the first 6,000 samples.
 """
 
 import argparse
-import gzip
 import importlib.util
-import json
 import os
 import platform
 import re
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build" / "release"
-SAMPLES = 60000
+import systems
+from systems import BLOCKS, BUILD, Failed, Job, free_port, part_of, run, samples_of
+
 EPOCHS = 3
-MEAN, STD = 0.2860, 0.3530
+SMALL = {"resnet8": 6000, "resnet20": 3000}  # samples, where an epoch of all takes minutes
+GOAL, GOAL_EPOCHS = 90.0, 40
+MODE_EPOCHS = 6
+SEEDS = (1, 2, 3)
+BFLOAT16 = f"{{type: Synchronous, synchronous: {{blocks: {BLOCKS}, wire: BFloat16}}}}"
 ROWS = {
-    "alone": "thole, 1 process, no servers",
-    "job": "thole, 2 workers + 1 shard",
+    "alone": f"thole, 1 process, {BLOCKS} blocks",
+    "job": f"thole, 2 workers + 1 shard, {BLOCKS} blocks, Float32",
+    "job16": f"thole, 2 workers + 1 shard, {BLOCKS} blocks, BFloat16",
     "torch": "PyTorch, 1 process",
     "ddp": "PyTorch DDP gloo, 2 processes",
+    "kvstore": "MXNet dist_sync, 2 workers + 1 server",
 }
-
-DATASET = """\
-apiVersion: thole.dev/v1alpha1
-kind: Dataset
-metadata: {{name: fashion-mnist}}
-spec:
-  format: IDX
-  source: {{hostPath: {{path: {data}}}}}
-  train: {{features: train-images-idx3-ubyte.gz, labels: train-labels-idx1-ubyte.gz}}
-  test: {{features: t10k-images-idx3-ubyte.gz, labels: t10k-labels-idx1-ubyte.gz}}
-  shape: [1, 28, 28]
-  classes: 10
-  normalize: {{mean: [{mean}], std: [{std}]}}
-"""
-
-TRAINJOB = """\
-apiVersion: thole.dev/v1alpha1
-kind: TrainJob
-metadata: {{name: bench}}
-spec:
-  datasetRef: {{name: fashion-mnist}}
-  model: {{zoo: {model}}}
-  training:
-    epochs: {epochs}
-    batchSize: {batch}
-    optimizer: {{type: SGD, learningRate: 0.05, momentum: 0.9}}
-    seed: 1
-    validateEveryEpochs: 0
-  parameterServers: {{shards: 1}}
-  workers: {{replicas: 2}}
-"""
+RATIOS = (("job / ddp", "job", "ddp"), ("job16 / ddp", "job16", "ddp"), ("job / kvstore", "job", "kvstore"),
+          ("alone / torch", "alone", "torch"))  # fmt: skip
+# (row, sync, batch of one worker's step, learning rate). With two workers, two asynchronous steps of 64 samples take
+# what one synchronous step of 128 does.
+MODES = (
+    ("Synchronous", f"{{type: Synchronous, synchronous: {{blocks: {BLOCKS}}}}}", 128, 0.05),
+    ("Synchronous, BFloat16", BFLOAT16, 128, 0.05),
+    ("Asynchronous, staleness ≤ 4", "{type: Asynchronous, asynchronous: {maxStaleness: 4}}", 64, 0.025),
+    ("Hogwild", "{type: Hogwild}", 64, 0.025),
+    ("KAverage, 16 local steps", "{type: KAverage, kAverage: {localSteps: 16}}", 64, 0.05),
+    ("KAverage, one average an epoch", "{type: KAverage, kAverage: {}}", 64, 0.05),
+)
 
 
-class Failed(Exception):
-    """A run that did not work; its text says which and why."""
-
-
-def run(command, **options):
-    """The command's output; killed with us, and with its children."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
-    )
-    try:
-        out, err = process.communicate()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    if process.returncode != 0:
-        raise Failed(f"{command[0]} ended with {process.returncode}: {err.strip() or out.strip()}")
-    return out
-
-
-# ---- The systems. Each returns (samples/s of each epoch from the second on, train loss of the last). ----
-
-
-def run_alone(options, model, batch):
-    command = [BUILD / "model_bench", "--data", options.data, "--epochs", str(EPOCHS), model, str(batch), "8"]
-    text = run(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
-    rates = [float(rate) for rate in re.findall(r"epoch \d+: (\d+) samples/s", text)]
-    losses = re.findall(r"train loss ([\d.]+)", text)
-    return rates[1:], float(losses[-1])
-
-
-def run_job(options, model, batch):
-    with tempfile.TemporaryDirectory(prefix="thole-bench-") as folder:
-        yaml = Path(folder, "job.yaml")
-        dataset = DATASET.format(data=options.data, mean=MEAN, std=STD)
-        # Validation belongs to its epoch's time; it comes after the last epoch, which is therefore left out.
-        yaml.write_text(dataset + "---\n" + TRAINJOB.format(model=model, batch=batch, epochs=EPOCHS + 1))
-        run([BUILD / "thole-trainer", "local", "-f", yaml, "--output", folder])
-        history = json.loads(Path(folder, "history.json").read_text())
-    epochs = history[1:-1]
-    return [SAMPLES / epoch["durationSeconds"] for epoch in epochs], epochs[-1]["trainLoss"]
-
-
-def run_torch(options, model, batch):
-    return torch_processes(options, model, batch, 1)
-
-
-def run_ddp(options, model, batch):
-    return torch_processes(options, model, batch, 2)
-
-
-def torch_processes(options, model, batch, world):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "CUDA_VISIBLE_DEVICES": "",
+def systems_by_row(options):
+    rows = {
+        "alone": systems.run_alone,
+        "job": systems.run_job,
+        "job16": lambda job: systems.run_job(Job(**{**vars(job), "sync": BFLOAT16})),
+        "torch": systems.run_torch,
+        "ddp": systems.run_ddp,
+        "kvstore": lambda job: systems.run_kvstore(job, options.mxnet_python),
     }
-    command = [sys.executable, __file__, "--data", options.data, "--torch-rank"]
-    others = []
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: its rows are left out (--torch fetches it)")
+        del rows["torch"], rows["ddp"]
+    if not options.mxnet_python:
+        print("MXNet is not installed: its row is left out (--mxnet fetches it)")
+        del rows["kvstore"]
+    return rows
+
+
+def tell(text):
+    print(f"    {text}", file=sys.stderr)
+
+
+def middle(values, form):
+    if not values:
+        return "–"
+    spread = f" ({form.format(min(values))} – {form.format(max(values))})" if len(values) > 1 else ""
+    return form.format(statistics.median(values)) + spread
+
+
+def print_table(head, titles, lines):
+    """`lines`: a name and a text for each title."""
+    first = max(len(text) for text in [head, *(name for name, _ in lines)])
+    widths = [max(len(title), *(len(cells[i]) for _, cells in lines)) for i, title in enumerate(titles)]
+    print(f"\n| {head:<{first}} | " + " | ".join(f"{title:>{width}}" for title, width in zip(titles, widths)) + " |")
+    print(f"|{'-' * (first + 2)}|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
+    for name, cells in lines:
+        print(f"| {name:<{first}} | " + " | ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths)) + " |")
+
+
+# ---- samples/s ----
+
+
+def skipped(row, model):
+    return row == "kvstore" and model.startswith("resnet")
+
+
+def measure_speed(options, rows, data, figures, losses):
+    columns = [(model, int(batch)) for model in options.models.split(",") for batch in options.batches.split(",")]
+    columns = [(model, batch) for model, batch in columns if not (model in SMALL and batch != 128)]
+    total = options.rounds * sum(not skipped(row, model) for model, _ in columns for row in rows)
+    done = 0
+    for _ in range(options.rounds):
+        for model, batch in columns:
+            for row, system in rows.items():
+                if skipped(row, model):
+                    continue
+                done += 1
+                tell(f"{done} of {total}: {ROWS[row]}, {model}, batch {batch}")
+                result = system(Job(data(model), model, batch, EPOCHS))
+                rates = [samples_of(data(model)) / seconds for seconds in result.seconds[1:]]
+                figures.setdefault((row, (model, batch)), []).extend(rates)
+                losses[row, (model, batch)] = result.loss
+    return columns
+
+
+def speed(options, rows, data):
+    figures, losses = {}, {}
+    columns = measure_speed(options, rows, data, figures, losses)
+    lines = [(ROWS[row], [middle(figures.get((row, column)), "{:,.0f}") for column in columns]) for row in rows]
+    for title, above, below in RATIOS:
+        if above not in rows or below not in rows:
+            continue
+        pairs = [(figures.get((above, column)), figures.get((below, column))) for column in columns]
+        ratios = [f"{statistics.median(a) / statistics.median(b):.2f}×" if a and b else "–" for a, b in pairs]
+        lines.append((title, ratios))
+    print_table("samples/s", [f"{model}, batch {batch}" for model, batch in columns], lines)
+    lines = [(ROWS[row], [f"{losses[row, c]:.3f}" if (row, c) in losses else "–" for c in columns]) for row in rows]
+    print_table(
+        f"mean loss of epoch {EPOCHS}: do all learn alike?", [f"{model}, batch {batch}" for model, batch in columns], lines
+    )
+
+
+# ---- time to accuracy ----
+
+
+def goal(options, rows, data):
+    compared = [row for row in ("job", "job16", "ddp") if row in rows]
+    seconds, epochs = {}, {}
+    for seed in SEEDS:
+        for row in compared:
+            tell(f"to {GOAL:g} %: {ROWS[row]}, lenet, seed {seed}")
+            result = rows[row](Job(data("lenet"), "lenet", 128, GOAL_EPOCHS, seed=seed, goal=GOAL))
+            if result.accuracy[-1] < GOAL:
+                raise Failed(f"{ROWS[row]}: {result.accuracy[-1]:.2f} % after {len(result.accuracy)} epochs")
+            seconds.setdefault(row, []).append(sum(result.seconds))
+            epochs.setdefault(row, []).append(len(result.seconds))
+    lines = [(ROWS[row], [middle(seconds[row], "{:.1f}"), middle(epochs[row], "{:.0f}")]) for row in compared]
+    if "ddp" in compared:
+        ratio = statistics.median(seconds["job"]) / statistics.median(seconds["ddp"])
+        lines.append(("job / ddp", [f"{ratio:.2f}×", ""]))
+    print_table(f"lenet to {GOAL:g} % test accuracy, seeds {SEEDS}", ["seconds", "epochs"], lines)
+
+
+# ---- accuracy of the sync types ----
+
+
+def modes(_options, _rows, data):
+    lines, first = [], None
+    for name, sync, batch, rate in MODES:
+        accuracies, seconds = [], []
+        for seed in SEEDS:
+            tell(f"{name}, lenet, seed {seed}")
+            job = Job(data("lenet"), "lenet", batch, MODE_EPOCHS, seed=seed, rate=rate, sync=sync, validate=True)
+            result = systems.run_job(job)
+            accuracies.append(result.accuracy[-1])
+            seconds.append(sum(result.seconds))
+        mean = statistics.mean(accuracies)
+        first = mean if first is None else first
+        each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+        lines.append((name, [f"{mean:.2f}", f"{mean - first:+.2f}", each, f"{statistics.median(seconds):.1f}"]))
+    titles = ["accuracy %", "to Synchronous", "by seed", "seconds"]
+    print_table(f"lenet, {MODE_EPOCHS} epochs, 2 workers", titles, lines)
+
+
+# ---- the wire ----
+
+
+def iperf(streams):
+    port = str(free_port())
+    server = subprocess.Popen(["iperf3", "-s", "-1", "--forceflush", "-p", port], stdout=subprocess.PIPE, text=True)
     try:
-        for rank in range(1, world):
-            arguments = [str(rank), str(world), model, str(batch)]
-            others.append(subprocess.Popen(command + arguments, env=environment, stdout=subprocess.DEVNULL))
-        result = json.loads(run(command + ["0", str(world), model, str(batch)], env=environment).splitlines()[-1])
+        for line in server.stdout:
+            if "listening" in line:
+                break
+        text = run(["iperf3", "-c", "127.0.0.1", "-p", port, "-t", "5", "-P", str(streams), "-f", "g"])
     finally:
-        for process in others:
-            process.kill()
-            process.wait()
-    return [SAMPLES / seconds for seconds in result["seconds"][1:]], result["loss"]
+        server.kill()
+        server.wait()
+    rates = re.findall(r"([\d.]+) Gbits/sec.*receiver", text)
+    return float(rates[-1]) / 8
 
 
-# ---- PyTorch's side: one process of `world` ----
+def wire(options, _rows, _data):
+    servers, limits, checks = [], [], []
+    for turn in range(options.rounds):
+        tell(f"parameter server and iperf3, {turn + 1} of {options.rounds}")
+        text = run([BUILD / "ps_bench", "4", "10000000", "30"])
+        servers.append(float(re.search(r"([\d.]+) GB/s through", text)[1]))
+        checks.append(float(re.search(r"crc32c: ([\d.]+) GB/s", text)[1]))
+        limits.append(max(iperf(1), iperf(4)))
+    lines = [
+        ("parameter server, 4 workers, 10 million parameters, Float32", [middle(servers, "{:.2f}")]),
+        ("iperf3, the better of 1 and 4 streams", [middle(limits, "{:.2f}")]),
+        ("server / iperf3", [f"{100 * statistics.median(servers) / statistics.median(limits):.0f} %"]),
+        ("CRC32C on one core", [middle(checks, "{:.1f}")]),
+    ]
+    # A byte is checked where it is made and where it arrives; parameters are made once for all workers.
+    share = 1.625 * statistics.median(servers) / statistics.median(checks) / (os.cpu_count() or 1)
+    lines.append(("what the CRC takes of all cores then", [f"{100 * share:.1f} %"]))
+    print_table("loopback TCP", ["GB/s"], lines)
 
 
-def read_idx(path, header):
-    with gzip.open(path) as file:
-        return bytearray(file.read()[header:])
-
-
-def torch_model(nn, name):
-    if name == "mlp":
-        layers = [nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)]
-    else:
-        layers = [
-            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-        ]  # fmt: skip
-    return nn.Sequential(*layers)
-
-
-def torch_rank(options):
-    import torch
-    from torch import distributed, nn
-
-    rank, world, name, batch = options.torch_rank
-    rank, world, batch = int(rank), int(world), int(batch)
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    folder = Path(options.data)
-    images = torch.frombuffer(read_idx(folder / "train-images-idx3-ubyte.gz", 16), dtype=torch.uint8)
-    labels = torch.frombuffer(read_idx(folder / "train-labels-idx1-ubyte.gz", 8), dtype=torch.uint8).long()
-    images = ((images.view(-1, 1, 28, 28).float() / 255) - MEAN) / STD
-
-    model = torch_model(nn, name)
-    if world > 1:
-        distributed.init_process_group("gloo", rank=rank, world_size=world)
-        model = nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    criterion = nn.CrossEntropyLoss()
-    seconds, loss_sum = [], 0.0
-    for _ in range(EPOCHS):
-        begin = time.perf_counter()
-        order = torch.randperm(SAMPLES)  # the same in every process, as they have the same seed
-        loss_sum = 0.0
-        for first in range(0, SAMPLES, batch):
-            own = order[first : first + batch][rank::world]
-            optimizer.zero_grad()
-            loss = criterion(model(images[own]), labels[own])
-            loss.backward()
-            optimizer.step()
-            loss_sum += loss.item() * len(own)
-        seconds.append(time.perf_counter() - begin)
-    print(json.dumps({"seconds": seconds, "loss": loss_sum / SAMPLES * world}))
-    if world > 1:
-        distributed.destroy_process_group()
-
-
-# ---- The table ----
+# ---- all together ----
 
 
 def machine():
@@ -217,27 +236,7 @@ def machine():
     return f"{model}, {os.cpu_count()} cores, {system}; {kernel}"
 
 
-def cell(rates):
-    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} – {max(rates):,.0f})" if rates else "–"
-
-
-def print_table(columns, rows, figures, losses):
-    titles = [f"{model}, batch {batch}" for model, batch in columns]
-    width = max(len(ROWS[row]) for row in rows)
-    print(f"\n| {'samples/s':<{width}} | " + " | ".join(f"{title:>26}" for title in titles) + " |")
-    print(f"|{'-' * (width + 2)}|" + "|".join("-" * 27 + ":" for _ in titles) + "|")
-    for row in rows:
-        cells = [cell(figures.get((row, column), [])) for column in columns]
-        print(f"| {ROWS[row]:<{width}} | " + " | ".join(f"{text:>26}" for text in cells) + " |")
-    for title, above, below in (("job / ddp", "job", "ddp"), ("alone / torch", "alone", "torch")):
-        if above in rows and below in rows:
-            ratios = []
-            for column in columns:
-                pair = [figures.get((row, column)) for row in (above, below)]
-                ratios.append("–" if None in pair else f"{statistics.median(pair[0]) / statistics.median(pair[1]):.2f}×")
-            print(f"| {title:<{width}} | " + " | ".join(f"{text:>26}" for text in ratios) + " |")
-    shown = (f"{model} {batch} {row} {losses[row, (model, batch)]:.3f}" for model, batch in columns for row in rows)
-    print(f"\nMean training loss in epoch {EPOCHS}, for whether all learn alike: " + ", ".join(shown))
+PARTS = {"speed": speed, "goal": goal, "modes": modes, "wire": wire}
 
 
 def arguments():
@@ -245,40 +244,41 @@ def arguments():
         prog="hack/bench.sh train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--torch", action="store_true", help="fetch PyTorch into the cache, and run it too")
+    parser.add_argument("--mxnet", action="store_true", help="the same of MXNet")
+    parser.add_argument("--mxnet-python", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", default=",".join(PARTS), help="[%(default)s]")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each system [3]")
-    parser.add_argument("--models", default="mlp,lenet")
+    parser.add_argument("--models", default="mlp,lenet,resnet8")
     parser.add_argument("--batches", default="128,32")
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="folder of the four files [%(default)s]")
-    parser.add_argument("--torch-rank", nargs=4, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.parts = options.parts.split(",")
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part '{part}'; there are {', '.join(PARTS)}")
+    return options
 
 
 def main():
     options = arguments()
-    if options.torch_rank:
-        return torch_rank(options)
-    has_torch = importlib.util.find_spec("torch") is not None
-    rows = [row for row in ROWS if has_torch or row in ("alone", "job")]
-    columns = [(model, int(batch)) for model in options.models.split(",") for batch in options.batches.split(",")]
     print(machine())
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: the machine is busy (load {load:.1f}): these are not its best figures", file=sys.stderr)
-    if not has_torch:
-        print("PyTorch is not installed: its rows are left out (--torch fetches it)")
+    rows = systems_by_row(options)
+    with tempfile.TemporaryDirectory(prefix="thole-bench-data-") as folder:
 
-    figures, losses = {}, {}
-    total = options.rounds * len(columns) * len(rows)
-    done = 0
-    for _ in range(options.rounds):
-        for column in columns:
-            for row in rows:
-                done += 1
-                print(f"    {done} of {total}: {ROWS[row]}, {column[0]}, batch {column[1]}", file=sys.stderr)
-                rates, loss = globals()[f"run_{row}"](options, *column)
-                figures.setdefault((row, column), []).extend(rates)
-                losses[row, column] = loss
-    print_table(columns, rows, figures, losses)
+        def data(model):
+            if model not in SMALL:
+                return Path(options.data)
+            small = Path(folder, model)
+            if not small.exists():
+                small.mkdir()
+                part_of(options.data, SMALL[model], small)
+            return small
+
+        for part in options.parts:
+            PARTS[part](options, rows, data)
     return 0
 
 
