@@ -122,6 +122,11 @@ typedef int tree_leaf_function(void *arg, uint32_t block, struct block_range ran
  * `scratch` holds tree_scratch_rows(tree, node)·n floats. Returns 0, or -1 where `leaf` did. */
 int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
                 float *scratch, float *out, double *loss);
+/* The same where sums are more than sums: `add` makes left + right of left, as vector_add() and vector_bfloat16_add().
+ */
+typedef void tree_add_function(float *left, const float *right, size_t n);
+int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
+                   tree_add_function *add, float *scratch, float *out, double *loss);
 uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
 
 /* Before a function: one version for each vector unit, chosen when the program is loaded. For loops whose result does
@@ -145,6 +150,18 @@ void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n);
 
 /* Σ x, in 16 lanes (element i goes to lane i mod 16) that are then added in a tree. */
 float vector_total(const float *x, size_t n);
+
+/* bfloat16: a float32's upper half, rounded to nearest, ties to even; every NaN becomes 0x7fc0, so that equal sums have
+ * equal bits whichever operand's NaN a processor keeps. r() rounds to it; r(r(x)) = r(x), so that a sum may round what
+ * has been rounded before. */
+uint16_t bfloat16_of(float x);
+float bfloat16_value(uint16_t bits);
+void vector_bfloat16_pack(uint16_t *out, const float *x, size_t n);                     /* out = r(x) */
+void vector_bfloat16_unpack(float *out, const uint16_t *x, size_t n);                   /* exact */
+void vector_bfloat16_add(float *y, const float *x, size_t n);                           /* y = r(r(y) + r(x)) */
+void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n);         /* out = r(r(a) + r(b)) */
+void vector_bfloat16_sum_pack(uint16_t *out, const float *a, const float *b, size_t n); /* the same, packed */
+void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n); /* out may be a or b */
 
 /* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
  *   g = sum·scale + weight_decay·θ      v = momentum·v + g      θ' = θ − rate·v

@@ -183,12 +183,13 @@ static void vectors_do_not_depend_on_width_or_place(void **state)
             float b_space[ELEMENTS + SLACK];
             float *a = a_space + offset;
             float *b = b_space + (SLACK - offset);
-            float whole[2][8][ELEMENTS];
+            float whole[2][10][ELEMENTS];
+            uint16_t packed[2][3][ELEMENTS];
             fill(a, ELEMENTS, 1);
             fill(b, ELEMENTS, 2);
             for (int way = 0; way < 2; way++) {
                 float(*out)[ELEMENTS] = whole[way];
-                for (int i = 0; i < 8; i++)
+                for (int i = 0; i < 10; i++)
                     memcpy(out[i], a, n * sizeof *a);
                 size_t piece = way == 0 ? n : 1;
                 for (size_t i = 0; i < n; i += piece) {
@@ -199,10 +200,24 @@ static void vectors_do_not_depend_on_width_or_place(void **state)
                     vector_relu(out[4] + i, a + i, piece);
                     vector_relu_backward(out[5] + i, a + i, b + i, piece);
                     vector_sgd(&sgd, out[6] + i, a + i, out[7] + i, b + i, piece);
+                    vector_bfloat16_add(out[8] + i, b + i, piece);
+                    vector_bfloat16_sum(out[9] + i, a + i, b + i, piece);
+                    vector_bfloat16_pack(packed[way][0] + i, a + i, piece);
+                    vector_bfloat16_sum_pack(packed[way][1] + i, a + i, b + i, piece);
+                    vector_bfloat16_pack(packed[way][2] + i, b + i, piece);
+                    vector_bfloat16_sum_packed(packed[way][2] + i, packed[way][0] + i, packed[way][2] + i, piece);
                 }
             }
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < 10; i++)
                 assert_memory_equal(whole[0][i], whole[1][i], n * sizeof *a);
+            for (int i = 0; i < 3; i++)
+                assert_memory_equal(packed[0][i], packed[1][i], n * sizeof packed[0][0][0]);
+            /* All ways to a sum are one. */
+            float sum[ELEMENTS];
+            vector_bfloat16_unpack(sum, packed[0][1], n);
+            assert_memory_equal(sum, whole[0][8], n * sizeof *sum);
+            assert_memory_equal(sum, whole[0][9], n * sizeof *sum);
+            assert_memory_equal(packed[0][2], packed[0][1], n * sizeof packed[0][0][0]);
         }
 }
 
@@ -219,6 +234,37 @@ static void vectors_compute_what_they_say(void **state)
     memcpy(out, y, sizeof out);
     vector_axpy(out, 2, x, 3);
     assert_true(out[0] == 12 && out[1] == 16 && out[2] == -29);
+}
+
+static void bfloat16_rounds_to_the_nearest(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t in;
+        uint16_t out;
+    } cases[] = {
+        {0x00000000, 0x0000}, {0x80000000, 0x8000}, {0x3f800000, 0x3f80}, /* 0, −0, 1 */
+        {0x3f807fff, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f808001, 0x3f81}, /* around a tie whose even side is below */
+        {0x3f817fff, 0x3f81}, {0x3f818000, 0x3f82}, {0x3f818001, 0x3f82}, /* and above */
+        {0xbf818000, 0xbf82}, {0x3fffffff, 0x4000},                       /* into the next power of two */
+        {0x7f7f7fff, 0x7f7f}, {0x7f7f8000, 0x7f80}, {0x7f7fffff, 0x7f80}, /* the largest, and what is beyond it */
+        {0x7f800000, 0x7f80}, {0xff800000, 0xff80},                       /* infinities */
+        {0x7f800001, 0x7fc0}, {0x7fffffff, 0x7fc0}, {0xffc00000, 0x7fc0}, {0xff80ffff, 0x7fc0}, /* NaN stays NaN */
+        {0x00000001, 0x0000}, {0x00008000, 0x0000}, {0x00008001, 0x0001}, {0x007fffff, 0x0080}, /* subnormal ones */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        float x;
+        uint16_t packed;
+        memcpy(&x, &cases[i].in, sizeof x);
+        vector_bfloat16_pack(&packed, &x, 1);
+        if (bfloat16_of(x) != cases[i].out || packed != cases[i].out)
+            fail_msg("%08x becomes %04x and %04x, not %04x", cases[i].in, bfloat16_of(x), packed, cases[i].out);
+    }
+    /* What is bfloat16 already stays as it is, NaN's payload aside. */
+    for (uint32_t bits = 0; bits <= UINT16_MAX; bits++) {
+        float value = bfloat16_value((uint16_t)bits);
+        assert_int_equal(bfloat16_of(value), isnan(value) ? 0x7fc0 : bits);
+    }
 }
 
 static void totals_are_added_in_fixed_lanes(void **state)
@@ -471,6 +517,7 @@ int main(int argc, char *argv[])
         cmocka_unit_test(permutations_spread_evenly),
         cmocka_unit_test(vectors_do_not_depend_on_width_or_place),
         cmocka_unit_test(vectors_compute_what_they_say),
+        cmocka_unit_test(bfloat16_rounds_to_the_nearest),
         cmocka_unit_test(totals_are_added_in_fixed_lanes),
         cmocka_unit_test(sgd_is_pytorchs),
         cmocka_unit_test(exp_and_log_are_within_their_error),

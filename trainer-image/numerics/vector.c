@@ -1,5 +1,7 @@
 #include "numerics/numerics.h"
 
+#include <string.h>
+
 VECTOR_CLONES void vector_add(float *restrict y, const float *restrict x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -50,6 +52,76 @@ VECTOR_CLONES float vector_total(const float *x, size_t n)
         for (size_t lane = 0; lane < half; lane++)
             lanes[lane] += lanes[lane + half];
     return lanes[0];
+}
+
+static inline uint16_t round_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    /* Half a unit, less one where the last place that stays is even: a tie then goes to even. */
+    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+}
+
+static inline float value_of(uint16_t upper)
+{
+    uint32_t bits = (uint32_t)upper << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float rounded(float x)
+{
+    return value_of(round_bits(x));
+}
+
+uint16_t bfloat16_of(float x)
+{
+    return round_bits(x);
+}
+
+float bfloat16_value(uint16_t bits)
+{
+    return value_of(bits);
+}
+
+VECTOR_CLONES void vector_bfloat16_pack(uint16_t *restrict out, const float *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = round_bits(x[i]);
+}
+
+VECTOR_CLONES void vector_bfloat16_unpack(float *restrict out, const uint16_t *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = value_of(x[i]);
+}
+
+VECTOR_CLONES void vector_bfloat16_add(float *restrict y, const float *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = rounded(rounded(y[i]) + rounded(x[i]));
+}
+
+VECTOR_CLONES void vector_bfloat16_sum(float *restrict out, const float *restrict a, const float *restrict b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rounded(rounded(a[i]) + rounded(b[i]));
+}
+
+VECTOR_CLONES void vector_bfloat16_sum_pack(uint16_t *restrict out, const float *restrict a, const float *restrict b,
+                                            size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = round_bits(rounded(a[i]) + rounded(b[i]));
+}
+
+VECTOR_CLONES void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n)
+{
+#pragma GCC ivdep
+    for (size_t i = 0; i < n; i++)
+        out[i] = round_bits(value_of(a[i]) + value_of(b[i]));
 }
 
 struct sgd sgd_of(double rate, double momentum, double weight_decay, uint64_t samples)
