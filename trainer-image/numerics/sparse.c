@@ -76,21 +76,6 @@ uint32_t sparse_unique(uint32_t *ids, uint32_t count, uint32_t *scratch)
     return kept;
 }
 
-/* To the nearest bfloat16, ties to even; NaN stays NaN. */
-static void round_bfloat16(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        if ((bits & 0x7FFFFFFFU) > 0x7F800000U)
-            bits |= 0x00400000U;
-        else
-            bits += 0x7FFFU + (bits >> 16 & 1U);
-        bits &= 0xFFFF0000U;
-        memcpy(&x[i], &bits, sizeof bits);
-    }
-}
-
 /* How many ids both have. */
 static uint32_t common_ids(const struct sparse *left, const struct sparse *right)
 {
@@ -133,9 +118,12 @@ int sparse_sum(struct sparse *out, const struct sparse *left, const struct spars
         }
         float *row = out->rows + out->count * dim;
         out->ids[out->count++] = a;
-        vector_sum(row, left->rows + l++ * dim, right->rows + r++ * dim, dim);
+        const float *const a_row = left->rows + l++ * dim;
+        const float *const b_row = right->rows + r++ * dim;
         if (out->bfloat16)
-            round_bfloat16(row, dim);
+            vector_bfloat16_sum(row, a_row, b_row, dim);
+        else
+            vector_sum(row, a_row, b_row, dim);
     }
     append(out, left, l, left->count - l);
     append(out, right, r, right->count - r);

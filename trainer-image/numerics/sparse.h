@@ -10,8 +10,8 @@
 #include "common/cleanup.h"
 #include "numerics/numerics.h"
 
-/* Starts as {.dim = …}, with `bfloat16` where every value of the tree is rounded to it. Memory grows to the most that
- * was ever in it and stays. */
+/* Starts as {.dim = …}, with `bfloat16` where sums are r(r(left) + r(right)), r() rounding to it: a row that has not
+ * been added to anything is rounded when it is. Memory grows to the most that was ever in it and stays. */
 struct sparse {
     uint32_t dim;
     uint32_t count, capacity;
