@@ -32,7 +32,7 @@ enum {
 };
 
 /* Names in YAML are CamelCase: Dense, Conv2D, MaxPool, AvgPool, GlobalAvgPool, BatchNorm, LayerNorm, Dropout,
- * Embedding, Add, Concat, Columns, Flatten, ReLU, GELU, Tanh, Sigmoid. */
+ * Embedding, Sum, Add, Concat, Columns, Flatten, ReLU, GELU, Tanh, Sigmoid. */
 enum layer_type {
     LAYER_DENSE,          /* [in] → [units]; units absent: as many as the loss wants */
     LAYER_CONV2D,         /* c×h×w → filters×oh×ow; o = ⌊(i + 2·padding − kernel)/stride⌋ + 1 */
@@ -42,15 +42,16 @@ enum layer_type {
     LAYER_BATCHNORM,      /* per channel, over the block's samples (and places) */
     LAYER_LAYERNORM,      /* over all elements of a sample */
     LAYER_DROPOUT,        /* rate */
-    LAYER_EMBEDDING,      /* [k] ids → [k·dim]; a table of `rows` sparse rows */
-    LAYER_ADD,            /* inputs of one shape */
-    LAYER_CONCAT,         /* along channels; heights and widths equal */
-    LAYER_COLUMNS,        /* elements [from, to) of a vector */
+    LAYER_EMBEDDING, /* [k] ids → [k·dim]; a table of `rows` sparse rows (absent: as many as the samples' ids) */
+    LAYER_ADD,       /* inputs of one shape */
+    LAYER_CONCAT,    /* along channels; heights and widths equal */
+    LAYER_COLUMNS,   /* elements [from, to) of a vector; absent: from its beginning, to its end */
     LAYER_FLATTEN,
     LAYER_RELU,
     LAYER_GELU, /* x·Φ(x), with erf */
     LAYER_TANH,
     LAYER_SIGMOID,
+    LAYER_SUM, /* [k·units] → [units]: y[j] = Σ x[i·units + j], i from 0 to k − 1: embeddings of k columns, summed */
     LAYER_TYPES,
 };
 const char *layer_type_name(enum layer_type type); /* "Conv2D" */
@@ -106,11 +107,11 @@ enum tensor_kind {
 
 /* A named range of the flat vector; they fill it in order without gaps. */
 struct network_tensor {
-    char name[NETWORK_TENSOR_NAME_SIZE]; /* PyTorch's: "conv1.weight", "bn1.running_mean" */
+    char name[NETWORK_TENSOR_NAME_SIZE]; /* PyTorch's: "conv1.weight", "bn1.running_mean"; dims too */
     enum tensor_kind kind;
     uint64_t offset, count; /* in floats */
     uint32_t rank;
-    uint32_t dims[4]; /* dense [out][in], conv2d [out][in/groups][k][k], others [n]: PyTorch's */
+    uint32_t dims[4]; /* dense [out][in], conv2d [out][in/groups][k][k], layer norm of an image [c][h][w], others [n] */
     float bound;      /* initial values are uniform in [−bound, bound), or, where bound is 0, … */
     float constant;   /* … this */
     float momentum;   /* TENSOR_STATISTIC */
@@ -143,7 +144,7 @@ struct network {
 struct network_spec {
     const char *zoo;
     const cJSON *layers; /* spec.model.layers */
-    bool has_loss;       /* else SoftmaxCrossEntropy with classes, MSE without */
+    bool has_loss; /* else SoftmaxCrossEntropy with classes, MSE without; of `logistic` with two BinaryCrossEntropy */
     enum loss_type loss;
     double huber_delta; /* 0: 1 */
 };
@@ -159,6 +160,10 @@ CLEANUP_DEFINE(cleanup_network_pointer, struct network, network_free)
 /* What can be said of a list of layers without knowing the samples: names, inputs, members of each type, bounds. */
 int network_check_layers(const cJSON *layers, struct error *err);
 
+/* A list that passes network_check_layers as compact JSON, to be freed: members in one order, those with default values
+ * left out, so that lists that mean the same are the same text. NULL with *err. */
+char *network_layers_text(const cJSON *layers, struct error *err);
+
 /* The zoo's names, in the order of the documentation; NULL past the end. */
 const char *network_zoo_name(uint32_t index);
 
@@ -167,6 +172,9 @@ const char *network_zoo_name(uint32_t index);
  * Norms of gradients and parameters are sums over canonical chunks, which begin at every tensor's beginning and then
  * every network_chunk() floats; they cross neither tensors nor shards, and so do not depend on the number of shards. */
 uint32_t network_chunk(const struct network *network); /* 4096, or 256 for models below 2^18 parameters */
+
+/* The end of the canonical chunk in which element `at` lies. */
+uint64_t network_chunk_end(const struct network *network, uint64_t at);
 
 /* The range of the flat vector that is shard `index`'s: about parameters/shards each, begun at canonical chunks.
  * begin == end where the model has too few chunks for so many shards. */
