@@ -243,7 +243,10 @@ int pod_model(const struct pod *pod, struct model **out, struct dataset_descript
         return -1;
     if (memcmp(train->shape, test->shape, sizeof train->shape) != 0)
         return error_set(err, "the data set's training samples have another shape than its test samples");
-    return model_build(out, pod->plan->model, train->shape, pod->plan->dataset.classes, err);
+    const struct network_spec spec = {.zoo = plan_model_name(pod->plan->model)};
+    const struct network_sample sample = {.shape = {train->shape[0], train->shape[1], train->shape[2]},
+                                          .classes = pod->plan->dataset.classes};
+    return model_make(out, &spec, &sample, err);
 }
 
 int pod_net(const struct pod *pod, struct net **out, struct error *err)

@@ -1,6 +1,5 @@
 #include "model/model.h"
 
-#include "model/network.h"
 #include "numerics/numerics.h"
 
 #include <stdlib.h>
@@ -23,29 +22,84 @@ static uint32_t add_sizes(uint64_t samples, uint32_t blocks, uint32_t *sizes, ui
     return count;
 }
 
+enum { TABLE_ROWS = 16 };
+
 struct canary {
     const struct model *model;
     struct workspace *workspace;
     float *params, *next, *velocity, *grad, *x;
     float *targets;
+    uint32_t ids[TABLE_ROWS];
+    struct model_rows rows[NETWORK_TABLES_MOST]; /* the first few of each table */
+    float *row_values, *row_grads;
     struct sha256_stream *digest;
 };
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How many ids samples are made of, so that every table has them. */
+static uint32_t ids_of(const struct network *network)
+{
+    uint32_t count = smaller(TABLE_ROWS, network->sample.rows);
+    for (uint32_t i = 0; i < network->table_count; i++)
+        count = smaller(count, network->tables[i].rows);
+    return count;
+}
+
+static size_t row_floats(const struct network *network)
+{
+    size_t floats = 0;
+    for (uint32_t i = 0; i < network->table_count; i++)
+        floats += (size_t)ids_of(network) * network->tables[i].dim;
+    return floats;
+}
+
+static void make_rows(struct canary *canary)
+{
+    const struct network *network = model_network(canary->model);
+    const uint32_t count = ids_of(network);
+    size_t at = 0;
+    for (uint32_t i = 0; i < count; i++)
+        canary->ids[i] = i;
+    for (uint32_t i = 0; i < network->table_count; i++) {
+        const struct network_table *table = &network->tables[i];
+        const size_t floats = (size_t)count * table->dim;
+        random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 3, i, 0), 0, floats, -table->bound, table->bound,
+                             canary->row_values + at);
+        canary->rows[i] = (struct model_rows){count, canary->ids, canary->row_values + at, canary->row_grads + at};
+        at += floats;
+    }
+}
+
+static void make_samples(struct canary *canary, uint32_t n)
+{
+    const struct network_sample *sample = &model_network(canary->model)->sample;
+    const uint64_t size = model_sample_size(canary->model);
+    random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 1, 0, n), 0, n * size, -1, 2, canary->x);
+    struct random_stream ids = random_stream(canary_seed, RANDOM_CANARY, 4, 0, n);
+    struct random_stream targets = random_stream(canary_seed, RANDOM_CANARY, 2, 0, n);
+    const uint32_t rows = ids_of(model_network(canary->model));
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint64_t j = size - sample->categories; j < size; j++)
+            canary->x[i * size + j] = (float)(random_u32_at(ids, i * size + j) % rows);
+        const uint32_t target = random_u32_at(targets, i);
+        canary->targets[i] = sample->classes > 0 ? (float)(target % sample->classes) : (float)target * 0x1p-32F;
+    }
+}
 
 /* One training step's numbers for a block of n samples. */
 static void sing(struct canary *canary, uint32_t n)
 {
+    const struct network *network = model_network(canary->model);
     const uint64_t parameters = model_parameters(canary->model);
-    const uint64_t values = n * model_sample_size(canary->model);
-    random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 1, 0, n), 0, values, -1, 2, canary->x);
-    struct random_stream targets = random_stream(canary_seed, RANDOM_CANARY, 2, 0, n);
-    for (uint32_t i = 0; i < n; i++)
-        canary->targets[i] = (float)(random_u32_at(targets, i) % model_classes(canary->model));
-
-    double loss = model_gradient(canary->model, canary->params,
-                                 &(struct model_batch){.n = n, .x = canary->x, .targets = canary->targets},
-                                 canary->grad, canary->workspace);
-    struct evaluation evaluation =
-        model_evaluate(canary->model, canary->params, canary->x, canary->targets, n, canary->workspace);
+    make_samples(canary, n);
+    const struct model_batch batch = {
+        .n = n, .x = canary->x, .targets = canary->targets, .place = {canary_seed, 0, n}, .rows = canary->rows};
+    double loss = model_gradient(canary->model, canary->params, &batch, canary->grad, canary->workspace);
+    struct evaluation evaluation = model_evaluate(canary->model, canary->params, &batch, canary->workspace);
     const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, n);
     vector_sgd(&sgd, canary->next, canary->params, canary->velocity, canary->grad, parameters);
 
@@ -54,6 +108,7 @@ static void sing(struct canary *canary, uint32_t n)
     sha256_stream_add(canary->digest, &evaluation.correct, sizeof evaluation.correct);
     sha256_stream_add(canary->digest, canary->grad, parameters * sizeof *canary->grad);
     sha256_stream_add(canary->digest, canary->next, parameters * sizeof *canary->next);
+    sha256_stream_add(canary->digest, canary->row_grads, row_floats(network) * sizeof(float));
 }
 
 static void sing_elementary(struct sha256_stream *digest)
@@ -83,7 +138,9 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
     cleanup_free float *vectors = calloc(4 * parameters, sizeof *vectors);
     cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
     cleanup_free float *targets = malloc(most * sizeof *targets);
-    if (vectors == NULL || x == NULL || targets == NULL)
+    const size_t floats = row_floats(model_network(model));
+    cleanup_free float *rows = calloc(2 * floats + 1, sizeof *rows);
+    if (vectors == NULL || x == NULL || targets == NULL || rows == NULL)
         return error_set(err, "out of memory for checking this machine's arithmetic");
     cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
     struct canary canary = {
@@ -95,9 +152,12 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         .grad = vectors + 3 * parameters,
         .x = x,
         .targets = targets,
+        .row_values = rows,
+        .row_grads = rows + floats,
         .digest = digest,
     };
     sing_elementary(digest);
+    make_rows(&canary);
     model_init_range(model, canary_seed, 0, parameters, canary.params);
     for (uint32_t i = 0; i < count; i++)
         sing(&canary, sizes[i]);

@@ -1,186 +1,139 @@
-#include "model/model.h"
+#include "model/workspace.h"
 
-#include "model/network.h"
 #include "numerics/numerics.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-struct workspace {
-    uint32_t samples;
-    float *outputs[LAYERS_MOST];   /* of each layer; relu and flatten share their input's where that is ours */
-    uint32_t *argmax[LAYERS_MOST]; /* of each maxpool */
-    float *gradients[2];           /* with respect to a layer's output and to its input, by turns */
-    float *scratch;                /* of conv2d */
-    void *memory;                  /* all of the above */
+/* One computation under way. */
+struct run {
+    const struct model *model;
+    const float *params;
+    const struct model_batch *batch;
+    struct workspace *workspace;
+    float *grad; /* NULL: evaluation */
 };
 
-/* Does layer i write its output over its input? Never over the caller's samples. */
-static bool in_place(const struct model *model, uint32_t i)
+static const float *output_of(const struct run *run, int32_t layer)
 {
-    enum layer_type type = model->layers[i].type;
-    if (type != LAYER_RELU && type != LAYER_FLATTEN)
-        return false;
-    for (; i > 0; i--)
-        if (model->layers[i - 1].type != LAYER_FLATTEN)
-            return true;
-    return type == LAYER_FLATTEN; /* only an alias, read by those that follow */
+    if (layer == NETWORK_SAMPLE || run->workspace->places[layer].output == NULL)
+        return run->batch->x;
+    return run->workspace->places[layer].output;
 }
 
-/* Takes `bytes` from what is left of the memory, or only counts them while there is none. */
-static void *take(void *memory, size_t *used, size_t bytes)
+/* What forward needs, and of backward what does not depend on where gradients flow. */
+static struct layer_call call_of(const struct run *run, uint32_t i)
 {
-    void *taken = memory == NULL ? NULL : (char *)memory + *used;
-    *used += (bytes + 63) / 64 * 64;
-    return taken;
+    const struct network *network = run->model->network;
+    const struct network_layer *layer = &network->layers[i];
+    const struct places *places = &run->workspace->places[i];
+    struct layer_call call = {
+        .layer = layer,
+        .index = i,
+        .n = run->batch->n,
+        .training = run->grad != NULL,
+        .relu = run->model->nodes[i].relu,
+        .params = run->params,
+        .output = places->output,
+        .doutput = places->gradient,
+        .grad = run->grad,
+        .scratch = run->workspace->scratch,
+        .saved = places->saved,
+        .batch = run->batch,
+        .rows = layer->type == LAYER_EMBEDDING ? &run->batch->rows[layer->table] : NULL,
+    };
+    for (uint32_t k = 0; k < layer->input_count; k++) {
+        call.inputs[k] = output_of(run, layer->inputs[k]);
+        call.shapes[k] = layer->inputs[k] < 0 ? network->sample.shape : network->layers[layer->inputs[k]].out;
+    }
+    return call;
 }
 
-static size_t lay_out(struct workspace *workspace, const struct model *model, void *memory)
+/* Runs all layers; returns the last one's output, in the workspace. */
+static const float *forward(const struct run *run)
 {
-    const size_t n = workspace->samples;
-    size_t used = 0;
-    size_t largest = 0;
-    size_t scratch = 0;
-    for (uint32_t i = 0; i < model->layer_count; i++) {
-        const struct layer *layer = &model->layers[i];
-        size_t out = shape_size(layer->out);
-        largest = out > largest ? out : largest;
-        if (in_place(model, i))
-            workspace->outputs[i] = i == 0 ? NULL : workspace->outputs[i - 1];
+    const uint32_t layers = run->model->network->layer_count;
+    for (uint32_t i = 0; i < layers; i++) {
+        const struct node *node = &run->model->nodes[i];
+        if (node_is_view(node))
+            continue;
+        const struct layer_call call = call_of(run, i);
+        node->kind->forward(&call);
+    }
+    return output_of(run, (int32_t)layers - 1);
+}
+
+/* The gradient of a layer that computes nothing is its input's too. */
+static void backward_view(const struct run *run, uint32_t i)
+{
+    const struct network_layer *layer = &run->model->network->layers[i];
+    if (run->model->nodes[i].flows[0] == FLOW_ADD)
+        vector_add(run->workspace->places[layer->inputs[0]].gradient, run->workspace->places[i].gradient,
+                   run->batch->n * shape_size(layer->out));
+}
+
+static void backward_layer(const struct run *run, uint32_t i)
+{
+    const struct node *node = &run->model->nodes[i];
+    const struct network_layer *layer = &run->model->network->layers[i];
+    const struct places *places = run->workspace->places;
+    struct layer_call call = call_of(run, i);
+    float *extra = places[i].extra;
+    for (uint32_t k = 0; k < layer->input_count; k++) {
+        if (node_adds_apart(node, k)) {
+            call.dinputs[k] = extra;
+            extra += call.n * shape_size(call.shapes[k]);
+        } else if (node->flows[k] != FLOW_NONE) {
+            call.dinputs[k] = places[layer->inputs[k]].gradient;
+            call.add[k] = node->flows[k] == FLOW_ADD;
+        }
+    }
+    node->kind->backward(&call);
+    for (uint32_t k = 0; k < layer->input_count; k++)
+        if (node_adds_apart(node, k))
+            vector_add(places[layer->inputs[k]].gradient, call.dinputs[k], call.n * shape_size(call.shapes[k]));
+}
+
+/* Runs the layers backwards; the gradient with respect to the last one's output is there. A layer that several read
+ * gets the sum of what they hand down, the last reader's first. */
+static void backward(const struct run *run)
+{
+    for (uint32_t i = run->model->network->layer_count; i-- > 0;) {
+        const struct node *node = &run->model->nodes[i];
+        if (!node->trained)
+            continue;
+        if (node_is_view(node))
+            backward_view(run, i);
         else
-            workspace->outputs[i] = take(memory, &used, n * out * sizeof(float));
-        if (layer->type == LAYER_MAXPOOL)
-            workspace->argmax[i] = take(memory, &used, n * out * sizeof(uint32_t));
-        if (layer->type == LAYER_CONV2D && conv2d_scratch(layer) > scratch)
-            scratch = conv2d_scratch(layer);
-    }
-    for (int i = 0; i < 2; i++)
-        workspace->gradients[i] = take(memory, &used, n * largest * sizeof(float));
-    workspace->scratch = take(memory, &used, scratch * sizeof(float));
-    return used;
-}
-
-int workspace_new(struct workspace **out, const struct model *model, uint32_t samples, struct error *err)
-{
-    if (samples > MODEL_WORKSPACE_SAMPLES_MOST)
-        return error_set(err, "a block of %u samples is more than %d: raise blocks or lower batchSize", samples,
-                         MODEL_WORKSPACE_SAMPLES_MOST);
-    cleanup_workspace struct workspace *workspace = calloc(1, sizeof *workspace);
-    if (workspace == NULL)
-        return error_set(err, "out of memory for a workspace");
-    workspace->samples = samples > MODEL_EVALUATE_SAMPLES ? samples : MODEL_EVALUATE_SAMPLES;
-    size_t size = lay_out(workspace, model, NULL);
-    workspace->memory = aligned_alloc(64, size);
-    if (workspace->memory == NULL)
-        return error_set(err, "out of memory for a workspace of %zu bytes (%u samples of model %s)", size,
-                         workspace->samples, model_name(model));
-    memset(workspace->memory, 0, size);
-    lay_out(workspace, model, workspace->memory);
-    *out = move(workspace);
-    return 0;
-}
-
-void workspace_free(struct workspace *workspace)
-{
-    if (workspace == NULL)
-        return;
-    free(workspace->memory);
-    free(workspace);
-}
-
-/* What layer i reads. */
-static const float *input_of(const struct workspace *workspace, uint32_t i, const float *x)
-{
-    return i == 0 || workspace->outputs[i - 1] == NULL ? x : workspace->outputs[i - 1];
-}
-
-/* Runs all layers; the logits are the last one's output, in the workspace. */
-static float *forward(const struct model *model, const float *params, const float *x, uint32_t n,
-                      struct workspace *workspace)
-{
-    for (uint32_t i = 0; i < model->layer_count; i++) {
-        const struct layer *layer = &model->layers[i];
-        const float *in = input_of(workspace, i, x);
-        float *out = workspace->outputs[i];
-        switch (layer->type) {
-        case LAYER_DENSE:
-            dense_forward(layer, params, in, out, n);
-            break;
-        case LAYER_CONV2D:
-            conv2d_forward(layer, params, in, out, n, workspace->scratch);
-            break;
-        case LAYER_MAXPOOL:
-            maxpool_forward(layer, in, out, workspace->argmax[i], n);
-            break;
-        case LAYER_RELU:
-            vector_relu(out, in, n * shape_size(layer->out));
-            break;
-        case LAYER_FLATTEN:
-            break;
-        }
-    }
-    return workspace->outputs[model->layer_count - 1];
-}
-
-/* The first layer with parameters: gradients with respect to inputs are not wanted from there down. */
-static uint32_t first_trained(const struct model *model)
-{
-    uint32_t i = 0;
-    while (model->layers[i].type != LAYER_DENSE && model->layers[i].type != LAYER_CONV2D)
-        i++;
-    return i;
-}
-
-/* Runs the layers backwards; gradients[0] holds the gradient with respect to the logits. */
-static void backward(const struct model *model, const float *params, const float *x, uint32_t n, float *grad,
-                     struct workspace *workspace)
-{
-    float *dy = workspace->gradients[0];
-    float *dx = workspace->gradients[1];
-    const uint32_t first = first_trained(model);
-    for (uint32_t i = model->layer_count; i-- > first;) {
-        const struct layer *layer = &model->layers[i];
-        const float *in = input_of(workspace, i, x);
-        switch (layer->type) {
-        case LAYER_DENSE:
-            dense_backward(layer, params, in, dy, i == first ? NULL : dx, grad, n);
-            break;
-        case LAYER_CONV2D:
-            conv2d_backward(layer, params, in, dy, i == first ? NULL : dx, grad, n, workspace->scratch);
-            break;
-        case LAYER_MAXPOOL:
-            maxpool_backward(layer, workspace->argmax[i], dy, dx, n);
-            break;
-        case LAYER_RELU:
-            vector_relu_backward(dy, workspace->outputs[i], dy, n * shape_size(layer->out));
-            continue;
-        case LAYER_FLATTEN:
-            continue;
-        }
-        float *swapped = dy;
-        dy = dx;
-        dx = swapped;
+            backward_layer(run, i);
+        if (run->batch->ready != NULL && node->begin != node->end)
+            run->batch->ready(run->batch->ready_arg, node->begin, node->end);
     }
 }
 
 double model_gradient(const struct model *model, const float *params, const struct model_batch *batch, float *grad,
                       struct workspace *workspace)
 {
-    const float *logits = forward(model, params, batch->x, batch->n, workspace);
-    double loss = loss_gradient(logits, batch->targets, batch->n, model->classes, workspace->gradients[0]);
-    backward(model, params, batch->x, batch->n, grad, workspace);
+    const struct network *network = model->network;
+    const struct run run = {model, params, batch, workspace, grad};
+    const float *outputs = forward(&run);
+    double loss =
+        loss_gradient(network, outputs, batch->targets, batch->n, workspace->places[network->layer_count - 1].gradient);
+    backward(&run);
     return loss;
 }
 
-struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const float *targets,
-                                 uint64_t n, struct workspace *workspace)
+struct evaluation model_evaluate(const struct model *model, const float *params, const struct model_batch *batch,
+                                 struct workspace *workspace)
 {
     struct evaluation result = {0, 0};
-    const size_t size = model_sample_size(model);
-    for (uint64_t at = 0; at < n; at += MODEL_EVALUATE_SAMPLES) {
-        uint32_t piece = n - at < MODEL_EVALUATE_SAMPLES ? (uint32_t)(n - at) : MODEL_EVALUATE_SAMPLES;
-        const float *logits = forward(model, params, x + at * size, piece, workspace);
-        result.loss_sum += loss_evaluate(logits, targets + at, piece, model->classes, &result.correct);
+    for (uint32_t at = 0; at < batch->n; at += MODEL_EVALUATE_SAMPLES) {
+        struct model_batch piece = *batch;
+        piece.n = batch->n - at < MODEL_EVALUATE_SAMPLES ? batch->n - at : MODEL_EVALUATE_SAMPLES;
+        piece.x = batch->x + at * model_sample_size(model);
+        piece.targets = batch->targets + at;
+        const struct run run = {model, params, &piece, workspace, NULL};
+        const float *outputs = forward(&run);
+        result.loss_sum += loss_evaluate(model->network, outputs, piece.targets, piece.n, &result.correct);
     }
     return result;
 }

@@ -45,7 +45,7 @@ static void embedding_backward(const struct layer_call *call)
 }
 
 const struct layer_kind embedding_kind = {
-    .forward = embedding_forward, .backward = embedding_backward, .saved = embedding_saved};
+    .forward = embedding_forward, .backward = embedding_backward, .saved = embedding_saved, .flags = LAYER_TRAINS};
 
 static const struct network_layer *layer_of(const struct network *network, uint32_t table)
 {

@@ -1,7 +1,5 @@
 #include "model/model.h"
 
-#include "model/network.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -34,25 +32,25 @@ static cJSON *normalize_json(const struct plan *plan)
     return move(json);
 }
 
-static bool add_metadata(cJSON *header, const struct model *model, const struct plan *plan, const char *kernel)
+static bool add_metadata(cJSON *header, const struct network *network, const struct plan *plan, const char *kernel)
 {
     char classes[16];
     char seed[24];
-    snprintf(classes, sizeof classes, "%" PRIu32, model->classes);
+    snprintf(classes, sizeof classes, "%" PRIu32, network->sample.classes);
     snprintf(seed, sizeof seed, "%" PRIu64, plan->training.seed);
-    const double shape[3] = {model->shape[0], model->shape[1], model->shape[2]};
+    const double shape[3] = {network->sample.shape.c, network->sample.shape.h, network->sample.shape.w};
 
     cJSON *metadata = cJSON_AddObjectToObject(header, "__metadata__");
     return metadata != NULL && cJSON_AddStringToObject(metadata, "classes", classes) != NULL &&
            cJSON_AddStringToObject(metadata, "format", file_format) != NULL &&
            cJSON_AddStringToObject(metadata, "kernel", kernel) != NULL &&
-           cJSON_AddStringToObject(metadata, "model", model_name(model)) != NULL &&
+           cJSON_AddStringToObject(metadata, "model", network->name) != NULL &&
            add_as_text(metadata, "normalize", normalize_json(plan)) &&
            cJSON_AddStringToObject(metadata, "seed", seed) != NULL &&
            add_as_text(metadata, "shape", json_exact_numbers(shape, 3));
 }
 
-static bool add_tensor(cJSON *header, const struct model_tensor *tensor)
+static bool add_tensor(cJSON *header, const struct network_tensor *tensor)
 {
     const double offsets[2] = {(double)tensor->offset * sizeof(float),
                                (double)(tensor->offset + tensor->count) * sizeof(float)};
@@ -67,22 +65,22 @@ static bool add_tensor(cJSON *header, const struct model_tensor *tensor)
 
 static int by_name(const void *a, const void *b)
 {
-    const struct model_tensor *const *left = a;
-    const struct model_tensor *const *right = b;
+    const struct network_tensor *const *left = a;
+    const struct network_tensor *const *right = b;
     return strcmp((*left)->name, (*right)->name);
 }
 
 /* The header's text; "__metadata__" sorts before the tensors, whose names begin with small letters. */
-static char *header_text(const struct model *model, const struct plan *plan, const char *kernel)
+static char *header_text(const struct network *network, const struct plan *plan, const char *kernel)
 {
     cleanup_json cJSON *header = cJSON_CreateObject();
-    if (header == NULL || !add_metadata(header, model, plan, kernel))
+    if (header == NULL || !add_metadata(header, network, plan, kernel))
         return NULL;
-    const struct model_tensor *sorted[TENSORS_MOST];
-    for (uint32_t i = 0; i < model->tensor_count; i++)
-        sorted[i] = &model->tensors[i];
-    qsort(sorted, model->tensor_count, sizeof(const struct model_tensor *), by_name);
-    for (uint32_t i = 0; i < model->tensor_count; i++)
+    const struct network_tensor *sorted[NETWORK_TENSORS_MOST];
+    for (uint32_t i = 0; i < network->tensor_count; i++)
+        sorted[i] = &network->tensors[i];
+    qsort(sorted, network->tensor_count, sizeof(const struct network_tensor *), by_name);
+    for (uint32_t i = 0; i < network->tensor_count; i++)
         if (!add_tensor(header, sorted[i]))
             return NULL;
     return json_print(header);
@@ -124,7 +122,7 @@ static int sync_parent(const char *path)
 int model_file_write(const struct model *model, const struct plan *plan, const char *kernel, const float *params,
                      const char *path, uint8_t sha256[SHA256_SIZE], uint64_t *bytes, struct error *err)
 {
-    cleanup_free char *header = header_text(model, plan, kernel);
+    cleanup_free char *header = header_text(model_network(model), plan, kernel);
     cleanup_free char *temporary = NULL;
     if (header == NULL || asprintf(&temporary, "%s.tmp.%ld", path, (long)getpid()) < 0)
         return error_set(err, "write model file '%s': out of memory", path);
@@ -138,7 +136,7 @@ int model_file_write(const struct model *model, const struct plan *plan, const c
     (void)move_fd(&fd);
     cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
     struct output output = {file, digest, 0};
-    if (!put_model(&output, header, params, model->parameters) || rename(temporary, path) < 0 ||
+    if (!put_model(&output, header, params, model_parameters(model)) || rename(temporary, path) < 0 ||
         sync_parent(path) < 0) {
         error_errno(err, "write model file '%s'", path);
         unlink(temporary);
@@ -177,7 +175,7 @@ static int64_t whole_number(const cJSON *list, int i)
     return (int64_t)item->valuedouble;
 }
 
-static bool same_shape(const struct model_tensor *tensor, const cJSON *shape)
+static bool same_shape(const struct network_tensor *tensor, const cJSON *shape)
 {
     if (!cJSON_IsArray(shape) || cJSON_GetArraySize(shape) != (int)tensor->rank)
         return false;
@@ -192,7 +190,7 @@ struct span {
 };
 
 /* Where the tensor's bytes are, once everything that its entry says is what the model has. */
-static int tensor_span(const struct model_tensor *tensor, const cJSON *header, uint64_t data_bytes, const char *path,
+static int tensor_span(const struct network_tensor *tensor, const cJSON *header, uint64_t data_bytes, const char *path,
                        struct span *out, struct error *err)
 {
     const cJSON *entry = cJSON_GetObjectItemCaseSensitive(header, tensor->name);
@@ -215,23 +213,23 @@ static int tensor_span(const struct model_tensor *tensor, const cJSON *header, u
 }
 
 /* Exactly the model's tensors, each once, side by side. */
-static int check_spans(const struct model *model, const cJSON *header, uint64_t data_bytes, const char *path,
+static int check_spans(const struct network *network, const cJSON *header, uint64_t data_bytes, const char *path,
                        struct span *spans, struct error *err)
 {
     const bool has_metadata = cJSON_GetObjectItemCaseSensitive(header, "__metadata__") != NULL;
-    if (cJSON_GetArraySize(header) != (int)model->tensor_count + (has_metadata ? 1 : 0))
+    if (cJSON_GetArraySize(header) != (int)network->tensor_count + (has_metadata ? 1 : 0))
         return error_set(err, "model file '%s' does not hold the %u tensors of model %s, and only those", path,
-                         model->tensor_count, model_name(model));
-    if (data_bytes != model->parameters * sizeof(float))
+                         network->tensor_count, network->name);
+    if (data_bytes != network->parameters * sizeof(float))
         return error_set(err, "model file '%s' holds %" PRIu64 " bytes of data where model %s has %" PRIu64, path,
-                         data_bytes, model_name(model), model->parameters * sizeof(float));
-    for (uint32_t i = 0; i < model->tensor_count; i++) {
-        if (tensor_span(&model->tensors[i], header, data_bytes, path, &spans[i], err) < 0)
+                         data_bytes, network->name, network->parameters * sizeof(float));
+    for (uint32_t i = 0; i < network->tensor_count; i++) {
+        if (tensor_span(&network->tensors[i], header, data_bytes, path, &spans[i], err) < 0)
             return -1;
         for (uint32_t j = 0; j < i; j++)
             if (spans[i].begin < spans[j].end && spans[j].begin < spans[i].end)
-                return error_set(err, "model file '%s': tensors %s and %s overlap", path, model->tensors[j].name,
-                                 model->tensors[i].name);
+                return error_set(err, "model file '%s': tensors %s and %s overlap", path, network->tensors[j].name,
+                                 network->tensors[i].name);
     }
     return 0;
 }
@@ -269,19 +267,20 @@ static cJSON *read_header(int fd, const char *path, uint64_t *data_begin, uint64
 
 int model_file_read(const struct model *model, const char *path, float *params, cJSON **metadata, struct error *err)
 {
+    const struct network *network = model_network(model);
     cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, "open model file '%s'", path);
     uint64_t data_begin;
     uint64_t data_bytes;
     cleanup_json cJSON *header = read_header(fd, path, &data_begin, &data_bytes, err);
-    struct span spans[TENSORS_MOST] = {0};
-    if (header == NULL || check_spans(model, header, data_bytes, path, spans, err) < 0)
+    struct span spans[NETWORK_TENSORS_MOST] = {0};
+    if (header == NULL || check_spans(network, header, data_bytes, path, spans, err) < 0)
         return -1;
-    for (uint32_t i = 0; i < model->tensor_count; i++)
-        if (read_exactly(fd, params + model->tensors[i].offset, spans[i].end - spans[i].begin,
+    for (uint32_t i = 0; i < network->tensor_count; i++)
+        if (read_exactly(fd, params + network->tensors[i].offset, spans[i].end - spans[i].begin,
                          data_begin + spans[i].begin) < 0)
-            return error_set(err, "model file '%s': tensor %s cannot be read", path, model->tensors[i].name);
+            return error_set(err, "model file '%s': tensor %s cannot be read", path, network->tensors[i].name);
     if (metadata != NULL)
         *metadata = cJSON_DetachItemFromObjectCaseSensitive(header, "__metadata__");
     return 0;

@@ -25,7 +25,9 @@ static void bed_make(struct bed *bed)
     *bed = (struct bed){.folder = "/tmp/thole-model-XXXXXX"};
     assert_non_null(mkdtemp(bed->folder));
     snprintf(bed->path, sizeof bed->path, "%s/model.safetensors", bed->folder);
-    assert_int_equal(model_build(&bed->model, PLAN_MODEL_MLP, (const uint32_t[]){1, 2, 3}, 2, &err), 0);
+    const struct network_spec spec = {.zoo = "mlp"};
+    const struct network_sample sample = {.shape = {1, 2, 3}, .classes = 2};
+    assert_int_equal(model_make(&bed->model, &spec, &sample, &err), 0);
     bed->params = calloc(model_parameters(bed->model), sizeof(float));
     assert_non_null(bed->params);
     model_init_range(bed->model, 5, 0, model_parameters(bed->model), bed->params);

@@ -30,7 +30,7 @@ struct layer_call {
 
     /* backward */
     float *doutput;                      /* the gradient with respect to the output; may be overwritten */
-    float *dinputs[NETWORK_INPUTS_MOST]; /* NULL: not wanted; else overwritten … */
+    float *dinputs[NETWORK_INPUTS_MOST]; /* NULL: not wanted; else overwritten in this order (they may repeat) … */
     bool add[NETWORK_INPUTS_MOST];       /* … or, only where LAYER_ADDS, added to */
     float *grad; /* the whole flat vector; the layer's ranges are overwritten with sums over the block (of a
                     TENSOR_STATISTIC: n times its value) */
@@ -58,6 +58,8 @@ enum layer_flag {
      * x < 0 ? 0 : x in place of x; in backward output is valid, doutput is the ReLU's, and counts where output > 0.
      * The bits must be those of the two layers. */
     LAYER_TAKES_RELU = 1 << 5,
+    /* Has ranges of the flat vector, or rows of a table. */
+    LAYER_TRAINS = 1 << 6,
 };
 
 struct layer_kind {

@@ -1,4 +1,4 @@
-#include "model/old_layer.h"
+#include "model/reference.h"
 
 #include "common/cleanup.h"
 #include "numerics/numerics.h"
@@ -26,13 +26,26 @@ static float *random_floats(size_t n, uint32_t layer)
     return values;
 }
 
-static struct arrays arrays_of(const struct layer *layer, uint32_t n)
+static size_t parameters_of(const struct network_layer *layer)
 {
-    struct arrays a = {.in = n * shape_size(layer->in), .out = n * shape_size(layer->out)};
     if (layer->type == LAYER_DENSE)
-        a.parameters = shape_size(layer->in) * shape_size(layer->out) + layer->out.c;
+        return shape_size(layer->in) * shape_size(layer->out) + (layer->bias ? layer->out.c : 0);
     if (layer->type == LAYER_CONV2D)
-        a.parameters = (size_t)layer->in.c * layer->out.c * layer->kernel * layer->kernel + layer->out.c;
+        return (size_t)layer->in.c / layer->groups * layer->out.c * layer->kernel * layer->kernel +
+               (layer->bias ? layer->out.c : 0);
+    return 0;
+}
+
+static size_t scratch_of(const struct network_layer *layer, uint32_t n)
+{
+    const struct layer_kind *kind = layer_kind(layer->type);
+    return kind->scratch == NULL ? 0 : kind->scratch(layer, n);
+}
+
+static struct arrays arrays_of(const struct network_layer *layer, uint32_t n)
+{
+    struct arrays a = {
+        .in = n * shape_size(layer->in), .out = n * shape_size(layer->out), .parameters = parameters_of(layer)};
     a.params = random_floats(a.parameters, 1);
     a.x = random_floats(a.in, 2);
     a.dy = random_floats(a.out, 3);
@@ -40,7 +53,7 @@ static struct arrays arrays_of(const struct layer *layer, uint32_t n)
     a.dx = random_floats(a.in, 5);
     a.grad = random_floats(a.parameters, 6);
     a.argmax = malloc(a.out * sizeof *a.argmax);
-    a.scratch = layer->type == LAYER_CONV2D ? random_floats(conv2d_scratch(layer), 7) : NULL;
+    a.scratch = random_floats(scratch_of(layer, n), 7);
     assert_non_null(a.argmax);
     return a;
 }
@@ -49,79 +62,90 @@ static void arrays_free(struct arrays *a)
 {
     free(a->params);
     free(a->x);
-    free(a->y);
     free(a->dy);
+    free(a->y);
     free(a->dx);
     free(a->grad);
     free(a->argmax);
     free(a->scratch);
 }
 
-static struct layer dense_layer(uint32_t in, uint32_t out)
+static struct network_layer dense_layer(uint32_t in, uint32_t out)
 {
-    return (struct layer){.type = LAYER_DENSE, .in = {in, 1, 1}, .out = {out, 1, 1}, .bias = (uint64_t)in * out};
+    return (struct network_layer){
+        .type = LAYER_DENSE, .bias = true, .in = {in, 1, 1}, .out = {out, 1, 1}, .bias_at = (uint64_t)in * out};
 }
 
-static struct layer conv2d_layer(struct shape in, uint32_t channels, uint32_t kernel, uint32_t padding)
+static struct network_layer strided_layer(struct shape in, uint32_t channels, uint32_t kernel, uint32_t padding,
+                                          uint32_t stride, uint32_t groups)
 {
-    return (struct layer){
+    return (struct network_layer){
         .type = LAYER_CONV2D,
         .in = in,
-        .out = {channels, in.h + 2 * padding - kernel + 1, in.w + 2 * padding - kernel + 1},
+        .out = {channels, (in.h + 2 * padding - kernel) / stride + 1, (in.w + 2 * padding - kernel) / stride + 1},
         .kernel = kernel,
         .padding = padding,
-        .bias = (uint64_t)in.c * channels * kernel * kernel,
+        .stride = stride,
+        .groups = groups,
+        .bias = true,
+        .bias_at = (uint64_t)in.c / groups * channels * kernel * kernel,
     };
 }
 
-static struct layer maxpool_layer(struct shape in)
+static struct network_layer conv2d_layer(struct shape in, uint32_t channels, uint32_t kernel, uint32_t padding)
 {
-    return (struct layer){.type = LAYER_MAXPOOL, .in = in, .out = {in.c, in.h / 2, in.w / 2}};
+    return strided_layer(in, channels, kernel, padding, 1, 1);
 }
 
-static struct layer relu_layer(uint32_t size)
+static struct network_layer window_layer(struct shape in, uint32_t kernel, uint32_t stride)
 {
-    return (struct layer){.type = LAYER_RELU, .in = {size, 1, 1}, .out = {size, 1, 1}};
+    return (struct network_layer){
+        .type = LAYER_MAXPOOL,
+        .in = in,
+        .out = {in.c, (in.h - kernel) / stride + 1, (in.w - kernel) / stride + 1},
+        .kernel = kernel,
+        .stride = stride,
+    };
 }
 
-static void run_forward(const struct layer *layer, struct arrays *a, uint32_t n)
+static struct network_layer maxpool_layer(struct shape in)
 {
-    switch (layer->type) {
-    case LAYER_DENSE:
-        dense_forward(layer, a->params, a->x, a->y, n);
-        break;
-    case LAYER_CONV2D:
-        conv2d_forward(layer, a->params, a->x, a->y, n, a->scratch);
-        break;
-    case LAYER_MAXPOOL:
-        maxpool_forward(layer, a->x, a->y, a->argmax, n);
-        break;
-    case LAYER_RELU:
-        vector_relu(a->y, a->x, a->out);
-        break;
-    case LAYER_FLATTEN:
-        break;
-    }
+    return window_layer(in, 2, 2);
 }
 
-static void run_backward(const struct layer *layer, struct arrays *a, uint32_t n)
+static struct network_layer relu_layer(uint32_t size)
 {
-    switch (layer->type) {
-    case LAYER_DENSE:
-        dense_backward(layer, a->params, a->x, a->dy, a->dx, a->grad, n);
-        break;
-    case LAYER_CONV2D:
-        conv2d_backward(layer, a->params, a->x, a->dy, a->dx, a->grad, n, a->scratch);
-        break;
-    case LAYER_MAXPOOL:
-        maxpool_backward(layer, a->argmax, a->dy, a->dx, n);
-        break;
-    case LAYER_RELU:
-        vector_relu_backward(a->dx, a->y, a->dy, a->out);
-        break;
-    case LAYER_FLATTEN:
-        break;
-    }
+    return (struct network_layer){.type = LAYER_RELU, .in = {size, 1, 1}, .out = {size, 1, 1}};
+}
+
+static struct layer_call call_of(const struct network_layer *layer, struct arrays *a, uint32_t n)
+{
+    return (struct layer_call){
+        .layer = layer,
+        .n = n,
+        .training = true,
+        .params = a->params,
+        .inputs = {a->x},
+        .shapes = {layer->in},
+        .output = a->y,
+        .doutput = a->dy,
+        .dinputs = {a->dx},
+        .grad = a->grad,
+        .scratch = a->scratch,
+        .saved = a->argmax,
+    };
+}
+
+static void run_forward(const struct network_layer *layer, struct arrays *a, uint32_t n)
+{
+    const struct layer_call call = call_of(layer, a, n);
+    layer_kind(layer->type)->forward(&call);
+}
+
+static void run_backward(const struct network_layer *layer, struct arrays *a, uint32_t n)
+{
+    const struct layer_call call = call_of(layer, a, n);
+    layer_kind(layer->type)->backward(&call);
 }
 
 static const struct shape conv_inputs[] = {{1, 28, 28}, {6, 14, 14}, {1, 5, 5}, {3, 7, 9}, {2, 6, 33}, {5, 8, 3}};
@@ -136,7 +160,7 @@ static void assert_close(const float *got, const float *expected, size_t n, doub
 
 /* ---- Fast versions against the plain ones ---- */
 
-static void compare_with_reference(const struct layer *layer, uint32_t n)
+static void compare_with_reference(const struct network_layer *layer, uint32_t n)
 {
     struct arrays fast = arrays_of(layer, n);
     struct arrays plain = arrays_of(layer, n);
@@ -162,7 +186,7 @@ static void dense_equals_its_reference(void **state)
     static const uint32_t sizes[][3] = {{1, 1, 1},    {7, 5, 3},      {784, 256, 16}, {256, 128, 17},
                                         {128, 10, 1}, {400, 120, 13}, {33, 65, 40}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        struct layer layer = dense_layer(sizes[i][0], sizes[i][1]);
+        struct network_layer layer = dense_layer(sizes[i][0], sizes[i][1]);
         compare_with_reference(&layer, sizes[i][2]);
     }
 }
@@ -175,27 +199,91 @@ static void conv2d_equals_its_reference(void **state)
             for (uint32_t padding = 0; padding <= 3; padding++) {
                 if (conv_inputs[i].h + 2 * padding < kernel || conv_inputs[i].w + 2 * padding < kernel)
                     continue;
-                struct layer layer = conv2d_layer(conv_inputs[i], kernel == 5 ? 6 : 3, kernel, padding);
+                struct network_layer layer = conv2d_layer(conv_inputs[i], kernel == 5 ? 6 : 3, kernel, padding);
                 compare_with_reference(&layer, 2);
             }
-    struct layer conv1 = conv2d_layer((struct shape){1, 28, 28}, 6, 5, 2);
-    struct layer conv2 = conv2d_layer((struct shape){6, 14, 14}, 16, 5, 0);
+    struct network_layer conv1 = conv2d_layer((struct shape){1, 28, 28}, 6, 5, 2);
+    struct network_layer conv2 = conv2d_layer((struct shape){6, 14, 14}, 16, 5, 0);
     compare_with_reference(&conv1, 5);
     compare_with_reference(&conv2, 5);
+}
+
+static void conv2d_steps_and_groups_equal_their_reference(void **state)
+{
+    (void)state;
+    for (uint32_t stride = 1; stride <= 3; stride++)
+        for (uint32_t kernel = 1; kernel <= 4; kernel++)
+            for (uint32_t padding = 0; padding <= 2; padding++)
+                for (uint32_t groups = 1; groups <= 4; groups += groups) {
+                    const struct network_layer square =
+                        strided_layer((struct shape){4, 9, 8}, 8, kernel, padding, stride, groups);
+                    compare_with_reference(&square, 2);
+                    struct network_layer wide =
+                        strided_layer((struct shape){8, 4, 21}, 4, kernel, padding, stride, groups);
+                    wide.bias = false;
+                    compare_with_reference(&wide, 3);
+                }
 }
 
 /* A padding so wide that some taps see nothing but zeros. */
 static void conv2d_takes_any_padding(void **state)
 {
     (void)state;
-    struct layer layer = conv2d_layer((struct shape){2, 3, 2}, 3, 3, 6);
+    struct network_layer layer = conv2d_layer((struct shape){2, 3, 2}, 3, 3, 6);
     compare_with_reference(&layer, 2);
+}
+
+/* dx = dx + value, in the same bits as adding afterwards. */
+static void gradients_are_added_where_asked(void **state)
+{
+    (void)state;
+    const struct network_layer layers[] = {
+        conv2d_layer((struct shape){3, 9, 11}, 5, 3, 1),
+        conv2d_layer((struct shape){6, 5, 7}, 4, 1, 0),
+        strided_layer((struct shape){4, 8, 8}, 6, 1, 0, 2, 2),
+    };
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+        struct arrays written = arrays_of(&layers[i], 2);
+        struct arrays added = arrays_of(&layers[i], 2);
+        run_backward(&layers[i], &written, 2);
+        for (size_t j = 0; j < written.in; j++)
+            written.dx[j] = added.dx[j] + written.dx[j];
+        struct layer_call call = call_of(&layers[i], &added, 2);
+        call.add[0] = true;
+        layer_kind(layers[i].type)->backward(&call);
+        assert_memory_equal(added.dx, written.dx, written.in * sizeof(float));
+        arrays_free(&written);
+        arrays_free(&added);
+    }
+}
+
+static void relu_on_the_way_is_relu_behind(void **state)
+{
+    (void)state;
+    const struct network_layer layers[] = {dense_layer(33, 21), conv2d_layer((struct shape){3, 9, 11}, 5, 3, 1)};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+        struct arrays apart = arrays_of(&layers[i], 3);
+        struct arrays fused = arrays_of(&layers[i], 3);
+        run_forward(&layers[i], &apart, 3);
+        vector_relu(apart.y, apart.y, apart.out);
+        vector_relu_backward(apart.dy, apart.y, apart.dy, apart.out);
+        run_backward(&layers[i], &apart, 3);
+        struct layer_call call = call_of(&layers[i], &fused, 3);
+        call.relu = true;
+        layer_kind(layers[i].type)->forward(&call);
+        layer_kind(layers[i].type)->backward(&call);
+        assert_memory_equal(fused.y, apart.y, apart.out * sizeof(float));
+        assert_memory_equal(fused.dx, apart.dx, apart.in * sizeof(float));
+        assert_memory_equal(fused.grad, apart.grad, apart.parameters * sizeof(float));
+        arrays_free(&apart);
+        arrays_free(&fused);
+    }
 }
 
 static void maxpool_by_example(void **state)
 {
     (void)state;
-    struct layer layer = maxpool_layer((struct shape){1, 5, 5});
+    struct network_layer layer = maxpool_layer((struct shape){1, 5, 5});
     const float x[25] = {
         1,  2,  5, 5, 9, /* */
         3,  0,  5, 5, 9, /* */
@@ -205,16 +293,41 @@ static void maxpool_by_example(void **state)
     };
     float y[4];
     uint32_t argmax[4];
-    maxpool_forward(&layer, x, y, argmax, 1);
+    float dx[25];
+    memset(dx, 0x55, sizeof dx);
+    const struct layer_call call = {
+        .layer = &layer,
+        .n = 1,
+        .inputs = {x},
+        .output = y,
+        .doutput = (float[]){10, 20, 30, 40},
+        .dinputs = {dx},
+        .saved = argmax,
+    };
+    maxpool_kind.forward(&call);
     assert_memory_equal(y, ((const float[]){3, 5, -1, 7}), sizeof y);
     assert_memory_equal(argmax, ((const uint32_t[]){2, 0, 0, 3}), sizeof argmax);
 
-    const float dy[4] = {10, 20, 30, 40};
-    float dx[25];
-    memset(dx, 0x55, sizeof dx);
-    maxpool_backward(&layer, argmax, dy, dx, 1);
+    maxpool_kind.backward(&call);
     const float expected[25] = {[5] = 10, [2] = 20, [10] = 30, [18] = 40};
     assert_memory_equal(dx, expected, sizeof dx);
+}
+
+static void compare_maxpool(const struct network_layer *layer)
+{
+    struct arrays fast = arrays_of(layer, 2);
+    struct arrays plain = arrays_of(layer, 2);
+    for (size_t i = 0; i < fast.in; i++)
+        fast.x[i] = plain.x[i] = roundf(fast.x[i] * 3);
+    run_forward(layer, &fast, 2);
+    run_backward(layer, &fast, 2);
+    maxpool_forward_reference(layer, plain.x, plain.y, plain.argmax, 2);
+    maxpool_backward_reference(layer, plain.argmax, plain.dy, plain.dx, 2);
+    assert_memory_equal(fast.y, plain.y, fast.out * sizeof(float));
+    assert_memory_equal(fast.argmax, plain.argmax, fast.out * sizeof(uint32_t));
+    assert_memory_equal(fast.dx, plain.dx, fast.in * sizeof(float));
+    arrays_free(&fast);
+    arrays_free(&plain);
 }
 
 /* Every width around the vector's, with many equal values. */
@@ -222,26 +335,19 @@ static void maxpool_equals_its_reference(void **state)
 {
     (void)state;
     for (uint32_t w = 2; w <= 40; w++) {
-        struct layer layer = maxpool_layer((struct shape){3, 2 + w % 5, w});
-        struct arrays fast = arrays_of(&layer, 2);
-        struct arrays plain = arrays_of(&layer, 2);
-        for (size_t i = 0; i < fast.in; i++)
-            fast.x[i] = plain.x[i] = roundf(fast.x[i] * 3);
-        run_forward(&layer, &fast, 2);
-        run_backward(&layer, &fast, 2);
-        maxpool_forward_reference(&layer, plain.x, plain.y, plain.argmax, 2);
-        maxpool_backward_reference(&layer, plain.argmax, plain.dy, plain.dx, 2);
-        assert_memory_equal(fast.y, plain.y, fast.out * sizeof(float));
-        assert_memory_equal(fast.argmax, plain.argmax, fast.out * sizeof(uint32_t));
-        assert_memory_equal(fast.dx, plain.dx, fast.in * sizeof(float));
-        arrays_free(&fast);
-        arrays_free(&plain);
+        const struct network_layer layer = maxpool_layer((struct shape){3, 2 + w % 5, w});
+        compare_maxpool(&layer);
     }
+    for (uint32_t kernel = 1; kernel <= 4; kernel++)
+        for (uint32_t stride = 1; stride <= 4; stride++) {
+            const struct network_layer layer = window_layer((struct shape){2, 6, 9}, kernel, stride);
+            compare_maxpool(&layer);
+        }
 }
 
 /* ---- Numerical gradients: dL/dv against (L(v + h) − L(v − h)) / 2h with L = Σ y·dy ---- */
 
-static double weighted(const struct layer *layer, struct arrays *a, uint32_t n)
+static double weighted(const struct network_layer *layer, struct arrays *a, uint32_t n)
 {
     run_forward(layer, a, n);
     double sum = 0;
@@ -251,7 +357,7 @@ static double weighted(const struct layer *layer, struct arrays *a, uint32_t n)
 }
 
 /* `value` is one of the layer's inputs or parameters. */
-static double central_difference(const struct layer *layer, struct arrays *a, uint32_t n, float *value, float h)
+static double central_difference(const struct network_layer *layer, struct arrays *a, uint32_t n, float *value, float h)
 {
     const float kept = *value;
     *value = kept + h;
@@ -262,7 +368,7 @@ static double central_difference(const struct layer *layer, struct arrays *a, ui
     return (above - below) / (2 * (double)h);
 }
 
-static void check_gradients(const struct layer *layer, struct arrays *a, uint32_t n, float h, double tolerance)
+static void check_gradients(const struct network_layer *layer, struct arrays *a, uint32_t n, float h, double tolerance)
 {
     run_forward(layer, a, n);
     run_backward(layer, a, n);
@@ -276,7 +382,7 @@ static void check_gradients(const struct layer *layer, struct arrays *a, uint32_
 static void dense_gradients_are_numerical_ones(void **state)
 {
     (void)state;
-    struct layer layer = dense_layer(9, 7);
+    struct network_layer layer = dense_layer(9, 7);
     struct arrays a = arrays_of(&layer, 3);
     check_gradients(&layer, &a, 3, 0.5F, 1e-4);
     arrays_free(&a);
@@ -286,7 +392,7 @@ static void conv2d_gradients_are_numerical_ones(void **state)
 {
     (void)state;
     for (uint32_t padding = 0; padding <= 2; padding++) {
-        struct layer layer = conv2d_layer((struct shape){2, 6, 5}, 3, 3, padding);
+        struct network_layer layer = conv2d_layer((struct shape){2, 6, 5}, 3, 3, padding);
         struct arrays a = arrays_of(&layer, 2);
         check_gradients(&layer, &a, 2, 0.5F, 2e-4);
         arrays_free(&a);
@@ -304,7 +410,7 @@ static void spread(float *x, size_t n)
 static void maxpool_gradients_are_numerical_ones(void **state)
 {
     (void)state;
-    struct layer layer = maxpool_layer((struct shape){3, 6, 13});
+    struct network_layer layer = maxpool_layer((struct shape){3, 6, 13});
     struct arrays a = arrays_of(&layer, 2);
     spread(a.x, a.in);
     check_gradients(&layer, &a, 2, 0.002F, 1e-3);
@@ -314,7 +420,7 @@ static void maxpool_gradients_are_numerical_ones(void **state)
 static void relu_gradients_are_numerical_ones(void **state)
 {
     (void)state;
-    struct layer layer = relu_layer(50);
+    struct network_layer layer = relu_layer(50);
     struct arrays a = arrays_of(&layer, 2);
     spread(a.x, a.in);
     check_gradients(&layer, &a, 2, 0.002F, 1e-3);
@@ -325,19 +431,20 @@ static void loss_gradients_are_numerical_ones(void **state)
 {
     (void)state;
     enum { N = 5, CLASSES = 7 };
+    const struct network network = {.loss = LOSS_SOFTMAX_CROSS_ENTROPY, .outputs = CLASSES};
     cleanup_free float *logits = random_floats((size_t)N * CLASSES, 8);
     const float targets[N] = {0, 6, 3, 3, 1};
     float dlogits[N * CLASSES];
-    double loss = loss_gradient(logits, targets, N, CLASSES, dlogits);
+    double loss = loss_gradient(&network, logits, targets, N, dlogits);
     uint64_t correct = 0;
-    assert_true(loss == loss_evaluate(logits, targets, N, CLASSES, &correct));
+    assert_true(loss == loss_evaluate(&network, logits, targets, N, &correct));
     for (int i = 0; i < N * CLASSES; i++) {
         const float kept = logits[i];
         const float h = 0x1p-10F;
         logits[i] = kept + h;
-        double above = loss_evaluate(logits, targets, N, CLASSES, &correct);
+        double above = loss_evaluate(&network, logits, targets, N, &correct);
         logits[i] = kept - h;
-        double below = loss_evaluate(logits, targets, N, CLASSES, &correct);
+        double below = loss_evaluate(&network, logits, targets, N, &correct);
         logits[i] = kept;
         assert_true(fabs((above - below) / (2 * (double)h) - (double)dlogits[i]) < 1e-6);
     }
@@ -346,16 +453,17 @@ static void loss_gradients_are_numerical_ones(void **state)
 static void losses_by_example(void **state)
 {
     (void)state;
+    const struct network network = {.loss = LOSS_SOFTMAX_CROSS_ENTROPY, .outputs = 4};
     const float logits[] = {0, 0, 0, 0, /* */ 1000, 0, 0, 0, /* */ -1000, 1000, 1000, 0};
     const float targets[] = {3, 0, 2};
     float dlogits[12];
     uint64_t correct = 0;
-    double loss = loss_gradient(logits, targets, 3, 4, dlogits);
+    double loss = loss_gradient(&network, logits, targets, 3, dlogits);
     /* ln 4 for ignorance, 0 for certainty, ln 2 for a tie */
     assert_true(fabs(loss - (log(4) + log(2))) < 1e-12);
     const float expected[] = {0.25F, 0.25F, 0.25F, -0.75F, 0, 0, 0, 0, 0, 0.5F, -0.5F, 0};
     assert_close(dlogits, expected, 12, 1e-7);
-    (void)loss_evaluate(logits, targets, 3, 4, &correct);
+    (void)loss_evaluate(&network, logits, targets, 3, &correct);
     assert_int_equal(correct, 1); /* of equal logits the first is the answer */
 }
 
@@ -372,7 +480,7 @@ static float *shifted(const float *values, size_t n, size_t shift, float **owner
     return *owner + shift;
 }
 
-static void check_shifts(const struct layer *layer, uint32_t n)
+static void check_shifts(const struct network_layer *layer, uint32_t n)
 {
     struct arrays plain = arrays_of(layer, n);
     run_forward(layer, &plain, n);
@@ -387,8 +495,7 @@ static void check_shifts(const struct layer *layer, uint32_t n)
         a.y = shifted(NULL, a.out, (shift * 7 + 3) % SHIFTS, &owners[3]);
         a.dx = shifted(NULL, a.in, (shift * 9 + 4) % SHIFTS, &owners[4]);
         a.grad = shifted(NULL, a.parameters, (shift * 11 + 5) % SHIFTS, &owners[5]);
-        a.scratch = shifted(NULL, layer->type == LAYER_CONV2D ? conv2d_scratch(layer) : 0, (shift * 13 + 6) % SHIFTS,
-                            &owners[6]);
+        a.scratch = shifted(NULL, scratch_of(layer, n), (shift * 13 + 6) % SHIFTS, &owners[6]);
         run_forward(layer, &a, n);
         run_backward(layer, &a, n);
         assert_memory_equal(a.y, plain.y, a.out * sizeof(float));
@@ -405,7 +512,7 @@ static void results_do_not_depend_on_alignment(void **state)
     (void)state;
     static const uint32_t samples[] = {1, 4, 13, 16, 33};
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
-        const struct layer layers[] = {
+        const struct network_layer layers[] = {
             dense_layer(784, 256),
             dense_layer(256, 128),
             dense_layer(128, 10),
@@ -416,6 +523,10 @@ static void results_do_not_depend_on_alignment(void **state)
             conv2d_layer((struct shape){1, 28, 28}, 6, 5, 2),
             conv2d_layer((struct shape){6, 14, 14}, 16, 5, 0),
             conv2d_layer((struct shape){3, 9, 11}, 5, 3, 1),
+            conv2d_layer((struct shape){16, 28, 28}, 16, 3, 1),
+            strided_layer((struct shape){16, 28, 28}, 32, 3, 1, 2, 1),
+            strided_layer((struct shape){16, 28, 28}, 32, 1, 0, 2, 1),
+            conv2d_layer((struct shape){64, 7, 7}, 64, 3, 1),
             maxpool_layer((struct shape){6, 28, 28}),
             relu_layer(77),
         };
@@ -429,7 +540,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dense_equals_its_reference),
         cmocka_unit_test(conv2d_equals_its_reference),
+        cmocka_unit_test(conv2d_steps_and_groups_equal_their_reference),
         cmocka_unit_test(conv2d_takes_any_padding),
+        cmocka_unit_test(gradients_are_added_where_asked),
+        cmocka_unit_test(relu_on_the_way_is_relu_behind),
         cmocka_unit_test(maxpool_by_example),
         cmocka_unit_test(maxpool_equals_its_reference),
         cmocka_unit_test(dense_gradients_are_numerical_ones),

@@ -1,4 +1,4 @@
-#include "model/old_layer.h"
+#include "model/layer.h"
 
 #include "numerics/numerics.h"
 
@@ -21,8 +21,12 @@ static double partition(const float *logits, uint32_t classes, double max)
     return sum;
 }
 
-double loss_gradient(const float *logits, const float *targets, uint32_t n, uint32_t classes, float *dlogits)
+double loss_gradient(const struct network *network, const float *outputs, const float *targets, uint32_t n,
+                     float *doutputs)
 {
+    const uint32_t classes = network->outputs;
+    const float *logits = outputs;
+    float *dlogits = doutputs;
     double loss = 0;
     for (uint32_t i = 0; i < n; i++, logits += classes, dlogits += classes) {
         uint32_t label = (uint32_t)targets[i];
@@ -37,8 +41,11 @@ double loss_gradient(const float *logits, const float *targets, uint32_t n, uint
     return loss;
 }
 
-double loss_evaluate(const float *logits, const float *targets, uint32_t n, uint32_t classes, uint64_t *correct)
+double loss_evaluate(const struct network *network, const float *outputs, const float *targets, uint32_t n,
+                     uint64_t *correct)
 {
+    const uint32_t classes = network->outputs;
+    const float *logits = outputs;
     double loss = 0;
     for (uint32_t i = 0; i < n; i++, logits += classes) {
         uint32_t label = (uint32_t)targets[i];

@@ -1,4 +1,4 @@
-#include "model/old_layer.h"
+#include "model/layer.h"
 
 #include <string.h>
 
@@ -40,7 +40,8 @@ static void forward_four(const float *top, const float *bottom, float *y, uint32
     memcpy(argmax, &which, sizeof which);
 }
 
-void maxpool_forward(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
+/* Windows of 2×2 side by side, which is what there is nearly everywhere. */
+static void forward_2x2(const struct network_layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
 {
     const size_t w = layer->in.w;
     const size_t ow = layer->out.w;
@@ -87,7 +88,8 @@ static void backward_four(const uint32_t *argmax, const float *dy, float *top, f
     memcpy(bottom, pairs + 2, 2 * sizeof *pairs);
 }
 
-void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx, uint32_t n)
+static void backward_2x2(const struct network_layer *layer, const uint32_t *argmax, const float *dy, float *dx,
+                         uint32_t n)
 {
     const size_t w = layer->in.w;
     const size_t ow = layer->out.w;
@@ -109,3 +111,65 @@ void maxpool_backward(const struct layer *layer, const uint32_t *argmax, const f
                 backward_one(argmax[j], dy[j], top + 2 * j, bottom + 2 * j);
         }
 }
+
+/* ---- Windows of any size and step ---- */
+
+static void forward_any(const struct network_layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
+{
+    const size_t w = layer->in.w;
+    const uint32_t k = layer->kernel;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, x += layer->in.h * w)
+        for (size_t i = 0; i < layer->out.h; i++)
+            for (size_t j = 0; j < layer->out.w; j++, y++, argmax++) {
+                const float *window = x + i * layer->stride * w + j * layer->stride;
+                uint32_t which = 0;
+                float best = window[0];
+                for (uint32_t place = 1; place < k * k; place++) {
+                    const float value = window[place / k * w + place % k];
+                    which = value > best ? place : which;
+                    best = value > best ? value : best;
+                }
+                *y = best;
+                *argmax = which;
+            }
+}
+
+static void backward_any(const struct network_layer *layer, const uint32_t *argmax, const float *dy, float *dx,
+                         uint32_t n)
+{
+    const size_t w = layer->in.w;
+    const uint32_t k = layer->kernel;
+    memset(dx, 0, n * shape_size(layer->in) * sizeof *dx);
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, dx += layer->in.h * w)
+        for (size_t i = 0; i < layer->out.h; i++)
+            for (size_t j = 0; j < layer->out.w; j++, dy++, argmax++)
+                dx[(i * layer->stride + *argmax / k) * w + j * layer->stride + *argmax % k] += *dy;
+}
+
+static bool is_2x2(const struct network_layer *layer)
+{
+    return layer->kernel == 2 && layer->stride == 2;
+}
+
+static void maxpool_forward(const struct layer_call *call)
+{
+    (is_2x2(call->layer) ? forward_2x2 : forward_any)(call->layer, call->inputs[0], call->output, call->saved, call->n);
+}
+
+static void maxpool_backward(const struct layer_call *call)
+{
+    (is_2x2(call->layer) ? backward_2x2 : backward_any)(call->layer, call->saved, call->doutput, call->dinputs[0],
+                                                        call->n);
+}
+
+/* Which place of its window each output is. */
+static size_t maxpool_saved(const struct network_layer *layer, uint32_t n)
+{
+    return n * shape_size(layer->out) * sizeof(uint32_t);
+}
+
+const struct layer_kind maxpool_kind = {
+    .forward = maxpool_forward,
+    .backward = maxpool_backward,
+    .saved = maxpool_saved,
+};

@@ -1,8 +1,8 @@
-/* model — the networks: layers over one flat vector of parameters and one of gradients.
+/* model — computes a network: layers over one flat vector of parameters and one of gradients.
  *
- * A model is built from its name and the shape of a sample, and is immutable then: any number of threads may use it,
- * each with its own workspace. Parameters are float32 in one flat vector in a fixed order, which is what parameter
- * servers shard; tensors are named ranges of it. Gradients are sums over samples; the optimizer divides, once.
+ * A model is made of a network (common/network) and is immutable then: any number of threads may use it, each with its
+ * own workspace. Parameters are float32 in one flat vector in a fixed order, which is what parameter servers shard;
+ * tensors are named ranges of it. Gradients are sums over samples; the optimizer divides, once.
  * Every result is a function of its arguments' values alone: not of where they lie in memory, nor of the workspace's
  * size, nor of what was computed before.
  * May call numerics and common.
@@ -14,51 +14,31 @@
 #include "common/crypto.h"
 #include "common/error.h"
 #include "common/json.h"
+#include "common/network/network.h"
 #include "common/plan/plan.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-    MODEL_PARAMETERS_MOST = 1 << 30,
-    MODEL_SAMPLE_MOST = 1 << 24, /* elements of one sample */
-    MODEL_CLASSES_MOST = 65536,
-    MODEL_WORKSPACE_SAMPLES_MOST = 1 << 20,
-    MODEL_NAME_SIZE = 32,
-};
+enum { MODEL_WORKSPACE_SAMPLES_MOST = 1 << 20 };
 
 struct model; /* opaque */
 
-/* A named range of the flat vector. */
-struct model_tensor {
-    char name[MODEL_NAME_SIZE]; /* "conv1.weight", "fc3.bias" */
-    uint64_t offset, count;     /* in floats */
-    uint32_t rank;
-    uint32_t dims[4]; /* dense [out][in], conv2d [out][in][k][k], bias [out]: PyTorch's */
-    float bound;      /* initial values are uniform in [-bound, bound) */
-};
-
-/* Builds zoo model `zoo` for samples of shape [C, H, W] and `classes` classes. Fails where a layer's input does not
- * fit it, with a sentence naming the layer and both shapes.
- *   mlp    flatten, fc1 (256), relu, fc2 (128), relu, fc3 (classes)
- *   lenet  conv1 (6 of 5×5, padding 2), maxpool 2×2, relu, conv2 (16 of 5×5), maxpool 2×2, relu, flatten,
- *          fc1 (120), relu, fc2 (84), relu, fc3 (classes) */
-int model_build(struct model **out, enum plan_model zoo, const uint32_t shape[3], uint32_t classes, struct error *err);
+/* Of `network`, which is taken over, also where this fails. */
+int model_build(struct model **out, struct network *network, struct error *err);
+/* Of the network that `spec` describes for such samples. */
+int model_make(struct model **out, const struct network_spec *spec, const struct network_sample *sample,
+               struct error *err);
 void model_free(struct model *model);
 CLEANUP_DEFINE(cleanup_model_pointer, struct model, model_free)
 #define cleanup_model CLEANUP(cleanup_model_pointer)
 
-const char *model_name(const struct model *model); /* "mlp", "lenet" */
-uint64_t model_parameters(const struct model *model);
+const struct network *model_network(const struct model *model);
+uint64_t model_parameters(const struct model *model);  /* of the flat vector */
 uint64_t model_sample_size(const struct model *model); /* C·H·W */
-uint32_t model_classes(const struct model *model);
 
-/* In the order of the flat vector, which they fill without gaps; borrowed. */
-const struct model_tensor *model_tensors(const struct model *model, uint32_t *count);
-
-/* Initial values of parameters [begin, end): uniform in ±1/√fan_in for weights and biases of dense and conv2d layers,
- * fan_in = in or in·k·k. That is PyTorch's default (Kaiming uniform with a = √5, biases alike). A value depends on the
- * seed, its tensor and its place in it, so any range can be made by itself. */
+/* Initial values of parameters [begin, end): uniform in ±bound, or the constant, of each one's tensor. A value depends
+ * on the seed, its tensor and its place in it, so any range can be made by itself. */
 void model_init_range(const struct model *model, uint64_t seed, uint64_t begin, uint64_t end, float *out);
 
 /* Memory of one computation at a time, for calls with up to `samples` samples. */
@@ -96,20 +76,21 @@ struct model_batch {
 
 /* One block: the sum over the samples of the gradients of the loss.
  *   params [parameters]   grad [parameters], overwritten
- * Returns the sum of the losses (natural logarithm), added in the samples' order. 1 ≤ n ≤ the workspace's samples.
+ * Returns the sum of the losses, added in the samples' order. 1 ≤ n ≤ the workspace's samples.
  * Allocates nothing. */
 double model_gradient(const struct model *model, const float *params, const struct model_batch *batch, float *grad,
                       struct workspace *workspace);
 
 struct evaluation {
     double loss_sum;
-    uint64_t correct; /* samples whose largest logit is the label's; of equal ones the first counts */
+    uint64_t correct; /* samples whose largest output is the target's, of equal ones the first; of a regression 0 */
 };
 
-/* Shapes as above; n is not bounded by the workspace: it goes in pieces of MODEL_EVALUATE_SAMPLES. */
+/* The same samples as they are evaluated: batch norm by its running statistics, nothing dropped. `place` and `ready`
+ * are not used; n is not bounded by the workspace: it goes in pieces of MODEL_EVALUATE_SAMPLES. */
 enum { MODEL_EVALUATE_SAMPLES = 16 };
-struct evaluation model_evaluate(const struct model *model, const float *params, const float *x, const float *targets,
-                                 uint64_t n, struct workspace *workspace);
+struct evaluation model_evaluate(const struct model *model, const float *params, const struct model_batch *batch,
+                                 struct workspace *workspace);
 
 /* A digest over what this process computes for the plan: gradients of every size of block that steps of `batch`
  * samples in `blocks` blocks have over `train_samples` samples (the last step may be short), for fixed random

@@ -42,9 +42,13 @@ static int leaf(void *arg, uint32_t block, struct block_range range, float *out,
     struct bench *bench = arg;
     const uint32_t n = (uint32_t)(range.end - range.begin);
     dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->targets);
-    *loss =
-        model_gradient(bench->model, bench->params,
-                       &(struct model_batch){.n = n, .x = bench->x, .targets = bench->targets}, out, bench->workspace);
+    const struct model_batch batch = {
+        .n = n,
+        .x = bench->x,
+        .targets = bench->targets,
+        .place = {bench->plan->training.seed, (uint32_t)bench->step.epoch, bench->step.first + range.begin},
+    };
+    *loss = model_gradient(bench->model, bench->params, &batch, out, bench->workspace);
     return 0;
 }
 
@@ -77,20 +81,23 @@ static void train_epoch(struct bench *bench, const struct schedule *schedule, ui
     const double samples = (double)schedule->samples;
     const double seconds = (double)instant_since(clock_now(), begin) / (double)SECONDS;
     printf("%s batch %u blocks %u kernel %s epoch %u: %.0f samples/s, %.0f a core-second, train loss %.6f\n",
-           model_name(bench->model), plan->training.batch_size, plan->blocks, numerics_kernel(), epoch + 1,
+           model_network(bench->model)->name, plan->training.batch_size, plan->blocks, numerics_kernel(), epoch + 1,
            samples / seconds, samples / (core_seconds() - core_begin), loss_sum / samples);
     fflush(stdout);
 }
 
-static int run(const struct plan *plan, const char *root, const char *model_file, struct error *err)
+static int run(const struct plan *plan, const char *zoo, const char *root, const char *model_file, struct error *err)
 {
     cleanup_dataset struct dataset *data = NULL;
     cleanup_model struct model *model = NULL;
     cleanup_workspace struct workspace *workspace = NULL;
     const uint32_t most = plan->training.batch_size / plan->blocks + 1;
-    if (dataset_open(&data, root, plan, DATASET_TRAIN, err) < 0 ||
-        model_build(&model, plan->model, dataset_shape(data), plan->dataset.classes, err) < 0 ||
-        workspace_new(&workspace, model, most, err) < 0)
+    if (dataset_open(&data, root, plan, DATASET_TRAIN, err) < 0)
+        return -1;
+    const uint32_t *shape = dataset_shape(data);
+    const struct network_spec spec = {.zoo = zoo};
+    const struct network_sample sample = {.shape = {shape[0], shape[1], shape[2]}, .classes = plan->dataset.classes};
+    if (model_make(&model, &spec, &sample, err) < 0 || workspace_new(&workspace, model, most, err) < 0)
         return -1;
     const uint64_t parameters = model_parameters(model);
     const struct tree tree = tree_of(plan->blocks);
@@ -145,7 +152,7 @@ static int write_random(const char *folder, const char *name, uint32_t rank, uin
     return file_write_atomically(path, content, head + size, err);
 }
 
-static int run_random(struct plan *plan, const char *model_file, struct error *err)
+static int run_random(struct plan *plan, const char *zoo, const char *model_file, struct error *err)
 {
     char folder[] = "/tmp/model_bench-XXXXXX";
     if (mkdtemp(folder) == NULL)
@@ -153,7 +160,7 @@ static int run_random(struct plan *plan, const char *model_file, struct error *e
     plan->dataset.train = (struct plan_split){(char *)"x", (char *)"y"};
     int result = write_random(folder, "x", 3, 256, err) < 0 || write_random(folder, "y", 1, 10, err) < 0
                      ? -1
-                     : run(plan, folder, model_file, err);
+                     : run(plan, zoo, folder, model_file, err);
     char path[128];
     snprintf(path, sizeof path, "%s/x", folder);
     unlink(path);
@@ -165,7 +172,7 @@ static int run_random(struct plan *plan, const char *model_file, struct error *e
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: model_bench [--data DIR] [--epochs N] [--model-file FILE] [mlp|lenet [BATCH [BLOCKS]]]\n");
+    fprintf(stderr, "usage: model_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]\n");
     return 2;
 }
 
@@ -195,6 +202,9 @@ static bool read_options(int argc, char *argv[], struct options *options)
            options->blocks <= PLAN_BLOCKS_MOST;
 }
 
+/* The zoo's models of images. */
+static const char *const images[] = {"logistic", "mlp", "lenet", "resnet8", "resnet20"};
+
 int main(int argc, char *argv[])
 {
     struct error err = {0};
@@ -204,11 +214,10 @@ int main(int argc, char *argv[])
         return usage();
     const char *wanted = optind < argc ? argv[optind] : NULL;
     bool found = false;
-    for (enum plan_model zoo = PLAN_MODEL_MLP; zoo <= PLAN_MODEL_LENET; zoo++) {
-        if (wanted != NULL && strcmp(wanted, plan_model_name(zoo)) != 0)
+    for (uint32_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+        if (wanted != NULL && strcmp(wanted, images[i]) != 0)
             continue;
         struct plan plan = {
-            .model = zoo,
             .dataset = {.train = {(char *)"train-images-idx3-ubyte.gz", (char *)"train-labels-idx1-ubyte.gz"},
                         .classes = 10,
                         .scale = 1 / 255.0,
@@ -222,8 +231,8 @@ int main(int argc, char *argv[])
             .blocks = options.blocks,
         };
         found = true;
-        if ((options.data == NULL ? run_random(&plan, options.model_file, &err)
-                                  : run(&plan, options.data, options.model_file, &err)) < 0) {
+        if ((options.data == NULL ? run_random(&plan, images[i], options.model_file, &err)
+                                  : run(&plan, images[i], options.data, options.model_file, &err)) < 0) {
             fprintf(stderr, "model_bench: %s\n", error_message(&err));
             return 1;
         }

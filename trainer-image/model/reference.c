@@ -1,21 +1,20 @@
-#include "model/old_layer.h"
+#include "model/reference.h"
 
-/* The layers as their formulas stand, summed in double: slow, and what the fast versions are compared with. */
-
-void dense_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n)
+void dense_forward_reference(const struct network_layer *layer, const float *params, const float *x, float *y,
+                             uint32_t n)
 {
     const size_t in = shape_size(layer->in);
     const size_t out = shape_size(layer->out);
     for (uint32_t i = 0; i < n; i++)
         for (size_t o = 0; o < out; o++) {
-            double sum = (double)params[layer->bias + o];
+            double sum = layer->bias ? (double)params[layer->bias_at + o] : 0;
             for (size_t j = 0; j < in; j++)
                 sum += (double)x[i * in + j] * (double)params[layer->weight + o * in + j];
             y[i * out + o] = (float)sum;
         }
 }
 
-void dense_backward_reference(const struct layer *layer, const float *params, const float *x, const float *dy,
+void dense_backward_reference(const struct network_layer *layer, const float *params, const float *x, const float *dy,
                               float *dx, float *grad, uint32_t n)
 {
     const size_t in = shape_size(layer->in);
@@ -24,7 +23,8 @@ void dense_backward_reference(const struct layer *layer, const float *params, co
         double bias = 0;
         for (uint32_t i = 0; i < n; i++)
             bias += (double)dy[i * out + o];
-        grad[layer->bias + o] = (float)bias;
+        if (layer->bias)
+            grad[layer->bias_at + o] = (float)bias;
         for (size_t j = 0; j < in; j++) {
             double weight = 0;
             for (uint32_t i = 0; i < n; i++)
@@ -41,120 +41,154 @@ void dense_backward_reference(const struct layer *layer, const float *params, co
         }
 }
 
-/* Where tap (u, v) of output (i, j) lies in plane c of sample s; -1 in the padding. */
-static ptrdiff_t input_at(const struct layer *layer, size_t s, size_t c, size_t i, size_t j, size_t u, size_t v)
+/* One tap of a convolution: which output, which input channel of its group, which place in the kernel. */
+struct tap {
+    size_t o, c, u, v;
+};
+
+static size_t inputs_of_group(const struct network_layer *layer)
 {
-    ptrdiff_t row = (ptrdiff_t)(i + u) - (ptrdiff_t)layer->padding;
-    ptrdiff_t column = (ptrdiff_t)(j + v) - (ptrdiff_t)layer->padding;
+    return layer->in.c / layer->groups;
+}
+
+static size_t input_channel(const struct network_layer *layer, const struct tap *tap)
+{
+    return tap->o / (layer->out.c / layer->groups) * inputs_of_group(layer) + tap->c;
+}
+
+/* Where the tap of output (i, j) of sample s reads; -1 in the padding. */
+static ptrdiff_t input_at(const struct network_layer *layer, const struct tap *tap, size_t s, size_t i, size_t j)
+{
+    const ptrdiff_t row = (ptrdiff_t)(i * layer->stride + tap->u) - (ptrdiff_t)layer->padding;
+    const ptrdiff_t column = (ptrdiff_t)(j * layer->stride + tap->v) - (ptrdiff_t)layer->padding;
     if (row < 0 || row >= (ptrdiff_t)layer->in.h || column < 0 || column >= (ptrdiff_t)layer->in.w)
         return -1;
-    return ((ptrdiff_t)(s * layer->in.c + c) * (ptrdiff_t)layer->in.h + row) * (ptrdiff_t)layer->in.w + column;
+    return ((ptrdiff_t)(s * layer->in.c + input_channel(layer, tap)) * (ptrdiff_t)layer->in.h + row) *
+               (ptrdiff_t)layer->in.w +
+           column;
 }
 
-static size_t weight_at(const struct layer *layer, size_t o, size_t c, size_t u, size_t v)
+static size_t weight_at(const struct network_layer *layer, const struct tap *tap)
 {
-    return layer->weight + ((o * layer->in.c + c) * layer->kernel + u) * layer->kernel + v;
+    return layer->weight + ((tap->o * inputs_of_group(layer) + tap->c) * layer->kernel + tap->u) * layer->kernel +
+           tap->v;
 }
 
-static size_t output_at(const struct layer *layer, size_t s, size_t o, size_t i, size_t j)
+static size_t output_at(const struct network_layer *layer, size_t s, size_t o, size_t i, size_t j)
 {
     return ((s * layer->out.c + o) * layer->out.h + i) * layer->out.w + j;
 }
 
-void conv2d_forward_reference(const struct layer *layer, const float *params, const float *x, float *y, uint32_t n)
+/* Steps through all taps; begins with {0}. */
+static bool next_tap(const struct network_layer *layer, struct tap *tap)
+{
+    if (++tap->v < layer->kernel)
+        return true;
+    tap->v = 0;
+    if (++tap->u < layer->kernel)
+        return true;
+    tap->u = 0;
+    if (++tap->c < inputs_of_group(layer))
+        return true;
+    tap->c = 0;
+    return ++tap->o < layer->out.c;
+}
+
+/* The sum over the taps of output o at (i, j). */
+static double output_value(const struct network_layer *layer, const float *params, const float *x, size_t s, size_t o,
+                           size_t i, size_t j)
+{
+    double sum = layer->bias ? (double)params[layer->bias_at + o] : 0;
+    struct tap tap = {.o = o};
+    do {
+        const ptrdiff_t at = input_at(layer, &tap, s, i, j);
+        if (at >= 0)
+            sum += (double)x[at] * (double)params[weight_at(layer, &tap)];
+    } while (next_tap(layer, &tap) && tap.o == o);
+    return sum;
+}
+
+void conv2d_forward_reference(const struct network_layer *layer, const float *params, const float *x, float *y,
+                              uint32_t n)
 {
     for (size_t s = 0; s < n; s++)
         for (size_t o = 0; o < layer->out.c; o++)
             for (size_t i = 0; i < layer->out.h; i++)
-                for (size_t j = 0; j < layer->out.w; j++) {
-                    double sum = (double)params[layer->bias + o];
-                    for (size_t c = 0; c < layer->in.c; c++)
-                        for (size_t u = 0; u < layer->kernel; u++)
-                            for (size_t v = 0; v < layer->kernel; v++) {
-                                ptrdiff_t at = input_at(layer, s, c, i, j, u, v);
-                                if (at >= 0)
-                                    sum += (double)x[at] * (double)params[weight_at(layer, o, c, u, v)];
-                            }
-                    y[output_at(layer, s, o, i, j)] = (float)sum;
-                }
+                for (size_t j = 0; j < layer->out.w; j++)
+                    y[output_at(layer, s, o, i, j)] = (float)output_value(layer, params, x, s, o, i, j);
 }
 
-/* dw[o,c,u,v] = Σ over samples and places of dy·x. */
-static float weight_gradient(const struct layer *layer, const float *x, const float *dy, uint32_t n, size_t o, size_t c,
-                             size_t u, size_t v)
+/* What one tap adds to its weight's gradient and to the inputs' gradients. */
+static double backward_tap(const struct network_layer *layer, const struct tap *tap, const float *params,
+                           const float *x, const float *dy, double *dx, uint32_t n)
 {
-    double sum = 0;
+    double weight = 0;
     for (size_t s = 0; s < n; s++)
         for (size_t i = 0; i < layer->out.h; i++)
             for (size_t j = 0; j < layer->out.w; j++) {
-                ptrdiff_t at = input_at(layer, s, c, i, j, u, v);
-                if (at >= 0)
-                    sum += (double)dy[output_at(layer, s, o, i, j)] * (double)x[at];
+                const ptrdiff_t at = input_at(layer, tap, s, i, j);
+                if (at < 0)
+                    continue;
+                const double gradient = (double)dy[output_at(layer, s, tap->o, i, j)];
+                weight += gradient * (double)x[at];
+                dx[at] += gradient * (double)params[weight_at(layer, tap)];
             }
-    return (float)sum;
+    return weight;
 }
 
-/* dx at row i, column j = Σ over the taps that read it of dy·w. */
-static float input_gradient(const struct layer *layer, const float *params, const float *dy, size_t s, size_t c,
-                            size_t i, size_t j)
-{
-    double sum = 0;
-    for (size_t o = 0; o < layer->out.c; o++)
-        for (size_t u = 0; u < layer->kernel; u++)
-            for (size_t v = 0; v < layer->kernel; v++) {
-                size_t row = i + layer->padding - u; /* wraps below zero, and is then too large */
-                size_t column = j + layer->padding - v;
-                if (row < layer->out.h && column < layer->out.w)
-                    sum +=
-                        (double)dy[output_at(layer, s, o, row, column)] * (double)params[weight_at(layer, o, c, u, v)];
-            }
-    return (float)sum;
-}
-
-void conv2d_backward_reference(const struct layer *layer, const float *params, const float *x, const float *dy,
+void conv2d_backward_reference(const struct network_layer *layer, const float *params, const float *x, const float *dy,
                                float *dx, float *grad, uint32_t n)
 {
-    for (size_t o = 0; o < layer->out.c; o++) {
+    for (size_t o = 0; layer->bias && o < layer->out.c; o++) {
         double bias = 0;
         for (size_t s = 0; s < n; s++)
             for (size_t place = 0; place < (size_t)layer->out.h * layer->out.w; place++)
                 bias += (double)dy[output_at(layer, s, o, 0, place)];
-        grad[layer->bias + o] = (float)bias;
-        for (size_t c = 0; c < layer->in.c; c++)
-            for (size_t u = 0; u < layer->kernel; u++)
-                for (size_t v = 0; v < layer->kernel; v++)
-                    grad[weight_at(layer, o, c, u, v)] = weight_gradient(layer, x, dy, n, o, c, u, v);
+        grad[layer->bias_at + o] = (float)bias;
     }
-    for (size_t s = 0; s < n; s++)
-        for (size_t c = 0; c < layer->in.c; c++)
-            for (size_t i = 0; i < layer->in.h; i++)
-                for (size_t j = 0; j < layer->in.w; j++)
-                    *dx++ = input_gradient(layer, params, dy, s, c, i, j);
+    const size_t in = n * shape_size(layer->in);
+    cleanup_free double *sums = calloc(in, sizeof *sums);
+    struct tap tap = {0};
+    do
+        grad[weight_at(layer, &tap)] = (float)backward_tap(layer, &tap, params, x, dy, sums, n);
+    while (next_tap(layer, &tap));
+    for (size_t i = 0; i < in; i++)
+        dx[i] = (float)sums[i];
 }
 
-void maxpool_forward_reference(const struct layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
+/* Where the window of output (i, j) begins in its plane. */
+static size_t window_at(const struct network_layer *layer, size_t plane, size_t i, size_t j)
 {
-    const size_t w = layer->in.w;
+    return (plane * layer->in.h + i * layer->stride) * layer->in.w + j * layer->stride;
+}
+
+static size_t place_at(const struct network_layer *layer, uint32_t place)
+{
+    return (size_t)place / layer->kernel * layer->in.w + place % layer->kernel;
+}
+
+void maxpool_forward_reference(const struct network_layer *layer, const float *x, float *y, uint32_t *argmax,
+                               uint32_t n)
+{
     for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
         for (size_t i = 0; i < layer->out.h; i++)
             for (size_t j = 0; j < layer->out.w; j++, y++, argmax++) {
-                const float *window = x + (plane * layer->in.h + 2 * i) * w + 2 * j;
+                const float *window = x + window_at(layer, plane, i, j);
                 *argmax = 0;
-                for (uint32_t place = 0; place < 4; place++)
-                    if (window[place / 2 * w + place % 2] > window[*argmax / 2 * w + *argmax % 2])
+                for (uint32_t place = 0; place < layer->kernel * layer->kernel; place++)
+                    if (window[place_at(layer, place)] > window[place_at(layer, *argmax)])
                         *argmax = place;
-                *y = window[*argmax / 2 * w + *argmax % 2];
+                *y = window[place_at(layer, *argmax)];
             }
 }
 
-void maxpool_backward_reference(const struct layer *layer, const uint32_t *argmax, const float *dy, float *dx,
+void maxpool_backward_reference(const struct network_layer *layer, const uint32_t *argmax, const float *dy, float *dx,
                                 uint32_t n)
 {
-    const size_t w = layer->in.w;
     for (size_t i = 0; i < n * shape_size(layer->in); i++)
         dx[i] = 0;
     for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
         for (size_t i = 0; i < layer->out.h; i++)
             for (size_t j = 0; j < layer->out.w; j++, dy++, argmax++)
-                dx[(plane * layer->in.h + 2 * i + *argmax / 2) * w + 2 * j + *argmax % 2] = *dy;
+                dx[window_at(layer, plane, i, j) + place_at(layer, *argmax)] += *dy;
 }

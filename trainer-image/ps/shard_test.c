@@ -472,7 +472,7 @@ static void ranges_fill_the_vector(void **state)
     (void)state;
     uint64_t seed = 1;
     for (int i = 0; i < 2000; i++) {
-        uint64_t parameters = 1 + random_next(&seed) % (i % 2 == 0 ? 1000 : MODEL_PARAMETERS_MOST), at = 0;
+        uint64_t parameters = 1 + random_next(&seed) % (i % 2 == 0 ? 1000 : NETWORK_PARAMETERS_MOST), at = 0;
         uint32_t shards = 1 + below(&seed, PLAN_SHARDS_MOST);
         for (uint32_t shard = 0; shard < shards; shard++) {
             uint64_t begin, end;
@@ -492,8 +492,9 @@ static void a_shard_begins_with_the_models_values(void **state)
     struct plan plan = {.blocks = 8, .shards = 2, .training = {.epochs = 1, .batch_size = 4, .seed = 5}};
     cleanup_model struct model *model = NULL;
     struct error err = {0};
-    static const uint32_t shape[3] = {1, 28, 28};
-    assert_int_equal(model_build(&model, PLAN_MODEL_MLP, shape, 10, &err), 0);
+    const struct network_spec spec = {.zoo = "mlp"};
+    const struct network_sample sample = {.shape = {1, 28, 28}, .classes = 10};
+    assert_int_equal(model_make(&model, &spec, &sample, &err), 0);
     uint64_t parameters = model_parameters(model);
     cleanup_free float *all = malloc(parameters * sizeof *all);
     model_init_range(model, 5, 0, parameters, all);

@@ -59,9 +59,10 @@ static void make(struct bed *bed, uint32_t blocks, uint32_t batch)
     plan->blocks = blocks;
     plan->shards = 2;
     struct error err = {0};
-    const uint32_t shape[3] = {1, SIDE, SIDE};
+    const struct network_spec spec = {.zoo = "mlp"};
+    const struct network_sample sample = {.shape = {1, SIDE, SIDE}, .classes = 10};
     if (dataset_open(&bed->train, bed->folder, plan, DATASET_TRAIN, &err) < 0 ||
-        model_build(&bed->model, PLAN_MODEL_MLP, shape, 10, &err) < 0 ||
+        model_make(&bed->model, &spec, &sample, &err) < 0 ||
         gradient_new(&bed->gradient, plan, bed->model, bed->train, &err) < 0 ||
         parameters_new(&bed->parameters, model_parameters(bed->model), plan->shards, &err) < 0)
         fail_msg("%s", error_message(&err));

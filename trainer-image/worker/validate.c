@@ -51,8 +51,8 @@ struct evaluation validator_run(struct validator *validator, const float *params
     while (first < end) {
         uint32_t samples = end - first < PIECE ? (uint32_t)(end - first) : PIECE;
         dataset_fetch(validator->test, NULL, first, samples, validator->x, validator->targets);
-        struct evaluation piece =
-            model_evaluate(validator->model, params, validator->x, validator->targets, samples, validator->workspace);
+        const struct model_batch batch = {.n = samples, .x = validator->x, .targets = validator->targets};
+        struct evaluation piece = model_evaluate(validator->model, params, &batch, validator->workspace);
         sum.loss_sum += piece.loss_sum;
         sum.correct += piece.correct;
         first += samples;

@@ -1,0 +1,16 @@
+#include "model/layer.h"
+
+#include <stddef.h>
+
+/* Only another shape of the same numbers. */
+static const struct layer_kind flatten_kind = {.forward = NULL};
+
+static const struct layer_kind *const layer_kinds[LAYER_TYPES] = {
+    [LAYER_DENSE] = &dense_kind,     [LAYER_CONV2D] = &conv2d_kind, [LAYER_MAXPOOL] = &maxpool_kind,
+    [LAYER_FLATTEN] = &flatten_kind, [LAYER_RELU] = &relu_kind,     [LAYER_EMBEDDING] = &embedding_kind,
+};
+
+const struct layer_kind *layer_kind(enum layer_type type)
+{
+    return layer_kinds[type];
+}
