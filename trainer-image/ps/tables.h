@@ -14,12 +14,12 @@
 
 struct tables;
 
-/* Network and plan are borrowed. */
+/* Network and plan are borrowed. An optimizer that takes norms of everything is refused where there are tables. */
 int tables_new(struct tables **out, const struct plan *plan, const struct network *network, uint32_t shard,
                uint64_t train_samples, struct error *err);
 void tables_free(struct tables *tables);
 
-uint32_t tables_count(const struct tables *tables); /* 0 in most networks */
+uint32_t tables_count(const struct tables *tables); /* 0 in most networks; of NULL too */
 struct table *tables_at(const struct tables *tables, uint32_t number);
 uint32_t tables_dim(const struct tables *tables, uint32_t number);
 /* The most rows that a step can ask of a table, or have gradients of, on this shard. */
