@@ -191,6 +191,36 @@ static int decode_welcome(struct report_message *out, const cJSON *json, struct 
     return read_ack(json, &out->welcome.ack, err);
 }
 
+static int read_staleness(const cJSON *json, struct report_sync *sync, struct error *err)
+{
+    const cJSON *buckets = json_at(json, "sync.staleness");
+    if (!cJSON_IsArray(buckets) || cJSON_GetArraySize(buckets) > REPORT_STALENESS_BUCKETS)
+        return error_set(err, "'sync.staleness' must be a list of at most %d numbers", REPORT_STALENESS_BUCKETS);
+    size_t next = 0;
+    const cJSON *bucket = NULL;
+    cJSON_ArrayForEach(bucket, buckets)
+    {
+        double count = cJSON_IsNumber(bucket) ? bucket->valuedouble : -1;
+        if (!(count >= 0 && count <= (double)WHOLE_MOST) || (double)(uint64_t)count != count)
+            return error_set(err, "'sync.staleness' must hold whole numbers from 0 to %llu",
+                             (unsigned long long)WHOLE_MOST);
+        sync->staleness[next++] = (uint64_t)count;
+    }
+    return 0;
+}
+
+static int read_sync(const cJSON *json, struct report_sync *sync, struct error *err)
+{
+    sync->known = json_at(json, "sync") != NULL;
+    if (!sync->known)
+        return 0;
+    if (read_u64(json, "sync.steps", 0, WHOLE_MOST, &sync->steps, err) < 0 ||
+        read_u64(json, "sync.duplicates", 0, WHOLE_MOST, &sync->duplicates, err) < 0 ||
+        read_u64(json, "sync.stale", 0, WHOLE_MOST, &sync->stale, err) < 0)
+        return -1;
+    return read_staleness(json, sync, err);
+}
+
 static int decode_progress(struct report_message *out, const cJSON *json, struct error *err)
 {
     struct report_progress *progress = &out->progress;
@@ -200,7 +230,8 @@ static int decode_progress(struct report_message *out, const cJSON *json, struct
         read_u64(json, "step", 0, progress->steps, &progress->step, err) < 0 ||
         read_loss(json, "trainLoss", &progress->train_loss, err) < 0 ||
         read_u32(json, "workers", 0, REPORT_WORKERS_MOST, &progress->workers, err) < 0 ||
-        read_u32(json, "idleWorkers", 0, REPORT_WORKERS_MOST, &progress->idle_workers, err) < 0)
+        read_u32(json, "idleWorkers", 0, REPORT_WORKERS_MOST, &progress->idle_workers, err) < 0 ||
+        read_sync(json, &progress->sync, err) < 0)
         return -1;
     return read_text(json, "message", OPTIONAL, progress->message, sizeof progress->message, err);
 }
@@ -240,7 +271,8 @@ static int decode_finished(struct report_message *out, const cJSON *json, struct
     if (read_u32(json, "term", 1, UINT32_MAX, &finished->term, err) < 0 ||
         read_bool(json, "result", "Succeeded", "Failed", &finished->succeeded, err) < 0 ||
         read_name(json, "reason", finished->reason, sizeof finished->reason, err) < 0 ||
-        read_text(json, "message", OPTIONAL, finished->message, sizeof finished->message, err) < 0)
+        read_text(json, "message", OPTIONAL, finished->message, sizeof finished->message, err) < 0 ||
+        read_sync(json, &finished->sync, err) < 0)
         return -1;
     finished->has_model = json_at(json, "model") != NULL;
     return finished->has_model ? read_model(json, &finished->model, err) : 0;
@@ -357,6 +389,26 @@ static void write_hello(struct writer *writer, const struct report_hello *hello)
     write_hex(writer, "mac", hello->mac);
 }
 
+static void write_sync(struct writer *writer, const struct report_sync *sync)
+{
+    if (!sync->known)
+        return;
+    struct writer inner = {.json = cJSON_CreateObject(), .good = true};
+    inner.good = inner.json != NULL;
+    write_whole(&inner, "steps", sync->steps);
+    write_whole(&inner, "duplicates", sync->duplicates);
+    write_whole(&inner, "stale", sync->stale);
+    double staleness[REPORT_STALENESS_BUCKETS];
+    int buckets = 0;
+    for (int i = 0; i < REPORT_STALENESS_BUCKETS; i++) {
+        staleness[i] = (double)sync->staleness[i];
+        buckets = sync->staleness[i] > 0 ? i + 1 : buckets;
+    }
+    write_value(&inner, "staleness", cJSON_CreateDoubleArray(staleness, buckets));
+    writer->good = writer->good && inner.good;
+    write_value(writer, "sync", inner.json);
+}
+
 static void write_progress(struct writer *writer, const struct report_progress *progress)
 {
     write_whole(writer, "term", progress->term);
@@ -368,6 +420,7 @@ static void write_progress(struct writer *writer, const struct report_progress *
     write_whole(writer, "idleWorkers", progress->idle_workers);
     if (progress->message[0] != '\0')
         write_text(writer, "message", progress->message);
+    write_sync(writer, &progress->sync);
 }
 
 static void write_epoch(struct writer *writer, const struct report_epoch *epoch)
@@ -383,6 +436,18 @@ static void write_epoch(struct writer *writer, const struct report_epoch *epoch)
     write_real(writer, "durationSeconds", epoch->duration_seconds);
 }
 
+static void write_model(struct writer *writer, const struct report_model *from)
+{
+    struct writer model = {.json = cJSON_CreateObject(), .good = true};
+    model.good = model.json != NULL;
+    write_text(&model, "path", from->path);
+    write_text(&model, "sha256", from->sha256);
+    write_whole(&model, "bytes", from->bytes);
+    write_whole(&model, "step", from->step);
+    writer->good = writer->good && model.good;
+    write_value(writer, "model", model.json);
+}
+
 static void write_finished(struct writer *writer, const struct report_finished *finished)
 {
     write_whole(writer, "term", finished->term);
@@ -390,16 +455,9 @@ static void write_finished(struct writer *writer, const struct report_finished *
     write_text(writer, "reason", finished->reason);
     if (finished->message[0] != '\0')
         write_text(writer, "message", finished->message);
-    if (!finished->has_model)
-        return;
-    struct writer model = {.json = cJSON_CreateObject(), .good = true};
-    model.good = model.json != NULL;
-    write_text(&model, "path", finished->model.path);
-    write_text(&model, "sha256", finished->model.sha256);
-    write_whole(&model, "bytes", finished->model.bytes);
-    write_whole(&model, "step", finished->model.step);
-    writer->good = writer->good && model.good;
-    write_value(writer, "model", model.json);
+    if (finished->has_model)
+        write_model(writer, &finished->model);
+    write_sync(writer, &finished->sync);
 }
 
 static void write_ack(struct writer *writer, const struct report_ack *ack)

@@ -12,12 +12,14 @@
  *                 mac = HMAC-SHA-256(token, "operator" | coordinator's nonce | operator's nonce)
  *   then, from the coordinator, as things happen:
  *                {"type":"progress","term":1,"epoch":3,"step":1406,"steps":2345,"trainLoss":0.31,
- *                 "workers":2,"idleWorkers":0,"message":"…"}                 at most one a second
+ *                 "workers":2,"idleWorkers":0,"message":"…","sync":{…}}      at most one a second
  *                {"type":"epoch","term":1,"epoch":3,"trainLoss":…,"validationLoss":…,"accuracy":…,
  *                 "parallelism":2,"durationSeconds":2.9}                     accuracy is there if it was validated;
  *                                                                            a loss that is not finite is absent
  *                {"type":"finished","term":1,"result":"Succeeded"|"Failed","reason":"CamelCase","message":"…",
- *                 "model":{"path":"…","sha256":"<64 hex>","bytes":…,"step":…}}     model absent without an output
+ *                 "model":{"path":"…","sha256":"<64 hex>","bytes":…,"step":…},     model absent without an output
+ *                 "sync":{"steps":4690,"duplicates":3,"stale":12,"staleness":[4000,600,90]}}
+ *                                                                            absent with the type Synchronous
  *   and from the operator:
  *                {"type":"ack","status":3,"history":2}    epochs up to these are durable: in the object's status,
  *                                                         in MongoDB (equal to status where none is configured)
@@ -69,12 +71,33 @@ struct report_hello {
     uint8_t nonce[REPORT_NONCE_SIZE], mac[SHA256_SIZE];
 };
 
+enum { REPORT_STALENESS_BUCKETS = 16 };
+
+/* What an asynchronous training has done so far. A batch's gradient counts once, as shard 0's first parameters took it;
+ * with KAverage steps are those of the workers, and a duplicate is a worker's result that another had brought before.
+ * `staleness` counts applied gradients by how many updates were made between the parameters that they come from and
+ * their own: bucket i < 8 is of staleness i, bucket 8 of 8 to 15, 9 of 16 to 31 and so on, the last of all above. */
+struct report_sync {
+    bool known; /* else the rest is zero: Synchronous */
+    uint64_t steps, duplicates, stale;
+    uint64_t staleness[REPORT_STALENESS_BUCKETS]; /* in JSON without the zeros at its end */
+};
+
+static inline uint32_t report_staleness_bucket(uint64_t staleness)
+{
+    if (staleness < 8)
+        return (uint32_t)staleness;
+    uint32_t bucket = 5 + (63 - (uint32_t)__builtin_clzll(staleness));
+    return bucket < REPORT_STALENESS_BUCKETS ? bucket : REPORT_STALENESS_BUCKETS - 1;
+}
+
 struct report_progress {
     uint32_t term, epoch; /* the epoch that runs, from 1 */
     uint64_t step, steps; /* done, and in all */
     double train_loss;    /* of the running epoch so far; NaN: none yet (absent in JSON) */
     uint32_t workers, idle_workers;
     char message[512]; /* "" : absent */
+    struct report_sync sync;
 };
 
 struct report_epoch {
@@ -98,6 +121,7 @@ struct report_finished {
     char reason[64], message[512];
     bool has_model;
     struct report_model model;
+    struct report_sync sync;
 };
 
 struct report_ack {

@@ -18,6 +18,8 @@
     "\",\"mac\":\"" HEX64 "\"}"
 #define MODEL "\"model\":{\"path\":\"a/b\",\"sha256\":\"" HEX64 "\",\"bytes\":246824,\"step\":2345}"
 
+#define PROGRESS "{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"steps\":5,\"step\":5,\"workers\":0,\"idleWorkers\":0,"
+
 /* What each side writes, byte for byte: the other side may be of another version. */
 static const char *const golden[] = {
     "{\"type\":\"challenge\",\"nonce\":\"" HEX64 "\"}",
@@ -26,6 +28,8 @@ static const char *const golden[] = {
     "{\"type\":\"progress\",\"term\":1,\"epoch\":3,\"step\":1406,\"steps\":2345,\"trainLoss\":0.31,\"workers\":2,"
     "\"idleWorkers\":0,\"message\":\"waiting for a worker\"}",
     "{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"step\":0,\"steps\":2345,\"workers\":0,\"idleWorkers\":0}",
+    "{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"step\":7,\"steps\":9,\"workers\":2,\"idleWorkers\":0,"
+    "\"sync\":{\"steps\":7,\"duplicates\":1,\"stale\":2,\"staleness\":[4,0,3]}}",
     "{\"type\":\"epoch\",\"term\":4294967295,\"epoch\":3,\"trainLoss\":0.3127,\"validationLoss\":0.4,"
     "\"accuracy\":88.41,\"parallelism\":2,\"durationSeconds\":2.9}",
     "{\"type\":\"epoch\",\"term\":1,\"epoch\":3,\"trainLoss\":0.1,\"parallelism\":2,\"durationSeconds\":2.9}",
@@ -33,6 +37,8 @@ static const char *const golden[] = {
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Succeeded\",\"reason\":\"Trained\",\"message\":\"done – 5 "
     "epochs\"," MODEL "}",
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Failed\",\"reason\":\"DataUnreadable\"}",
+    "{\"type\":\"finished\",\"term\":1,\"result\":\"Succeeded\",\"reason\":\"Completed\"," MODEL
+    ",\"sync\":{\"steps\":4690,\"duplicates\":0,\"stale\":0,\"staleness\":[]}}",
     "{\"type\":\"ack\",\"status\":3,\"history\":2}",
     "{\"type\":\"ack-finished\"}",
     "{\"type\":\"refused\",\"message\":\"a newer pod is the coordinator\"}",
@@ -79,6 +85,16 @@ static void mistakes_name_the_member(void **state)
         {"{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"steps\":5,\"step\":5,\"workers\":0,\"idleWorkers\":0,"
          "\"message\":\"a\\nb\"}",
          "'message' holds control characters or is not UTF-8"},
+        {PROGRESS "\"sync\":{}}", "'sync.steps' must be a whole number from 0 to 9007199254740992"},
+        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":-1}}",
+         "'sync.stale' must be a whole number from 0 to 9007199254740992"},
+        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0}}",
+         "'sync.staleness' must be a list of at most 16 numbers"},
+        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0,"
+                  "\"staleness\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}",
+         "'sync.staleness' must be a list of at most 16 numbers"},
+        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0,\"staleness\":[1,0.5]}}",
+         "'sync.staleness' must hold whole numbers from 0 to 9007199254740992"},
         {"{\"type\":\"refused\",\"message\":\"\xc3\"}", "'message' holds control characters or is not UTF-8"},
         {"{\"type\":\"refused\",\"message\":\"\xed\xa0\x80\"}", "'message' holds control characters or is not UTF-8"},
         {"{\"type\":\"epoch\",\"term\":1,\"epoch\":0}", "'epoch' must be a whole number from 1 to 1000000"},
@@ -109,7 +125,7 @@ static void a_message_longer_than_the_cap_is_refused(void **state)
     (void)state;
     static char text[REPORT_MESSAGE_MOST + 1];
     memset(text, ' ', sizeof text);
-    memcpy(text, golden[11], strlen(golden[11]));
+    memcpy(text, golden[0], strlen(golden[0]));
     struct error err = {0};
     struct report_message message;
     assert_int_equal(report_decode(&message, text, sizeof text - 1, &err), 0);
@@ -155,6 +171,18 @@ static void a_loss_that_is_not_finite_is_absent(void **state)
     assert_true(isnan(read.epoch.train_loss));
     assert_true(isnan(read.epoch.validation_loss));
     assert_true(read.epoch.validated);
+}
+
+static void staleness_has_sixteen_buckets(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t staleness;
+        uint32_t bucket;
+    } cases[] = {{0, 0},  {7, 7},    {8, 8},     {15, 8},    {16, 9},
+                 {31, 9}, {512, 14}, {1023, 14}, {1024, 15}, {UINT64_MAX, 15}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(report_staleness_bucket(cases[i].staleness), cases[i].bucket);
 }
 
 static struct report_hello example_hello(void)
@@ -289,6 +317,7 @@ int main(void)
         cmocka_unit_test(a_message_longer_than_the_cap_is_refused),
         cmocka_unit_test(whatever_is_written_can_be_read),
         cmocka_unit_test(a_loss_that_is_not_finite_is_absent),
+        cmocka_unit_test(staleness_has_sixteen_buckets),
         cmocka_unit_test(macs_match_their_formula),
         cmocka_unit_test(a_mac_depends_on_where_texts_end),
         cmocka_unit_test(mutated_messages_are_refused_or_understood),
