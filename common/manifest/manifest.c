@@ -80,13 +80,7 @@ static int check_with(cJSON *object, const cJSON *crds, struct error *err)
     if (check_metadata(object, err) < 0)
         return -1;
     cJSON_DeleteItemFromObjectCaseSensitive(object, "status");
-    /* Metadata has been looked at; the schema knows of it only that it is an object. */
-    cleanup_json cJSON *metadata = cJSON_DetachItemFromObjectCaseSensitive(object, "metadata");
-    int result = schema_apply(object, schema, "", err);
-    if (!cJSON_AddItemToObject(object, "metadata", metadata))
-        return error_set(err, "out of memory");
-    metadata = NULL;
-    return result;
+    return schema_apply(object, schema, "", err);
 }
 
 int manifest_check(cJSON *object, struct error *err)

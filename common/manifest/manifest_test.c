@@ -117,8 +117,7 @@ static cJSON *read_sample(const char *path)
     return cJSON_DetachItemFromArray(documents, 0);
 }
 
-/* What the CRDs refuse in a cluster is refused here too, by the schema or by what plan_compile checks in place of CEL,
- * and in the same words. */
+/* What the CRDs refuse in a cluster is refused here too, and in the same words. */
 static void the_same_is_refused_as_in_a_cluster(void **state)
 {
     (void)state;
@@ -129,8 +128,6 @@ static void the_same_is_refused_as_in_a_cluster(void **state)
     const cJSON *test = NULL;
     cJSON_ArrayForEach(test, cases)
     {
-        if (json_bool(test, "onlyCluster", false))
-            continue;
         cleanup_json cJSON *job = read_sample("../../config/samples/trainjob.yaml");
         cleanup_json cJSON *dataset = read_sample("../../config/samples/dataset.yaml");
         bool of_job = strcmp(json_string(test, "kind", ""), "TrainJob") == 0;

@@ -1,5 +1,7 @@
 #include "common/manifest/schema.h"
 
+#include "common/manifest/cel.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -105,18 +107,9 @@ static int check_number(const cJSON *value, const cJSON *schema, const char *pat
     return 0;
 }
 
-/* Length in code points, as OpenAPI counts. */
-static double text_length(const char *text)
-{
-    double length = 0;
-    for (; *text != '\0'; text++)
-        length += ((unsigned char)*text & 0xC0) != 0x80;
-    return length;
-}
-
 static int check_string(const cJSON *value, const cJSON *schema, const char *path, struct error *err)
 {
-    double length = text_length(value->valuestring);
+    double length = (double)cel_text_length(value->valuestring);
     double least = json_number(schema, "minLength", 0);
     double most = json_number(schema, "maxLength", INFINITY);
     char sentence[96];
@@ -129,9 +122,27 @@ static int check_string(const cJSON *value, const cJSON *schema, const char *pat
     return 0;
 }
 
+/* Sets: no two items are equal. */
+static int check_set(const cJSON *value, const char *path, struct error *err)
+{
+    size_t index = 0;
+    for (const cJSON *item = value->child; item != NULL; item = item->next, index++) {
+        for (const cJSON *earlier = value->child; earlier != item; earlier = earlier->next) {
+            if (json_equal(item, earlier)) {
+                char text[80];
+                describe(item, text);
+                return error_set(err, "%s[%zu]: Duplicate value: %s", path, index, text);
+            }
+        }
+    }
+    return 0;
+}
+
 /* List maps: no two items have equal keys. */
 static int check_unique(const cJSON *value, const cJSON *schema, const char *path, struct error *err)
 {
+    if (strcmp(json_string(schema, "x-kubernetes-list-type", ""), "set") == 0)
+        return check_set(value, path, err);
     const cJSON *keys = json_at(schema, "x-kubernetes-list-map-keys");
     if (keys == NULL || keys->child == NULL || keys->child->valuestring == NULL)
         return 0;
@@ -219,6 +230,8 @@ static int check_object(cJSON *value, const cJSON *schema, const char *path, str
     for (cJSON *item = value->child; item != NULL; item = item->next) {
         char at[PATH_MOST];
         join(at, path, item->string);
+        if (strcmp(at, "metadata") == 0)
+            continue; /* every object's, and no schema's */
         const cJSON *expected = member_schema(schema, item->string);
         if (expected == NULL)
             return error_set(err, "%s: unknown field", at);
@@ -228,19 +241,60 @@ static int check_object(cJSON *value, const cJSON *schema, const char *path, str
     return 0;
 }
 
-static int check(cJSON *value, const cJSON *schema, const char *path, struct error *err)
+static int broken_rule(const cJSON *value, const cJSON *rule, const char *path, struct error *err)
 {
-    if (check_type(value, schema, path, err) < 0 || check_enum(value, schema, path, err) < 0)
-        return -1;
+    const char *message = json_string(rule, "message", "");
+    const char *reason = json_string(rule, "reason", "");
+    char at[PATH_MOST];
+    snprintf(at, sizeof at, "%s%s", path, json_string(rule, "fieldPath", ""));
+    if (at[0] == '\0')
+        return error_set(err, "%s", message);
+    if (strcmp(reason, "FieldValueRequired") == 0)
+        return error_set(err, "%s: Required value: %s", at, message);
+    if (strcmp(reason, "FieldValueForbidden") == 0)
+        return error_set(err, "%s: Forbidden: %s", at, message);
+    return invalid(value, at, err, message);
+}
+
+/* Rules of changes have nothing to say: there is nothing that was before. */
+static bool is_of_changes(const cJSON *rule)
+{
+    return strstr(json_string(rule, "rule", ""), "oldSelf") != NULL;
+}
+
+static int check_rules(const cJSON *value, const cJSON *schema, const char *path, struct error *err)
+{
+    const cJSON *rule = NULL;
+    cJSON_ArrayForEach(rule, json_at(schema, "x-kubernetes-validations"))
+    {
+        bool holds = false;
+        if (is_of_changes(rule))
+            continue;
+        struct error why = {0};
+        if (cel_holds(&holds, json_string(rule, "rule", ""), value, &why) < 0)
+            return error_set(err, "%s: %s", path, error_message(&why));
+        if (!holds)
+            return broken_rule(value, rule, path, err);
+    }
+    return 0;
+}
+
+static int check_content(cJSON *value, const cJSON *schema, const char *path, struct error *err)
+{
     if (cJSON_IsObject(value))
         return check_object(value, schema, path, err);
     if (cJSON_IsArray(value))
         return check_array(value, schema, path, err);
     if (cJSON_IsNumber(value))
         return check_number(value, schema, path, err);
-    if (cJSON_IsString(value))
-        return check_string(value, schema, path, err);
-    return 0;
+    return cJSON_IsString(value) ? check_string(value, schema, path, err) : 0;
+}
+
+static int check(cJSON *value, const cJSON *schema, const char *path, struct error *err)
+{
+    if (check_type(value, schema, path, err) < 0 || check_enum(value, schema, path, err) < 0)
+        return -1;
+    return check_content(value, schema, path, err) < 0 ? -1 : check_rules(value, schema, path, err);
 }
 
 int schema_apply(cJSON *value, const cJSON *schema, const char *path, struct error *err)
@@ -248,7 +302,7 @@ int schema_apply(cJSON *value, const cJSON *schema, const char *path, struct err
     return check(value, schema, path, err);
 }
 
-int schema_understood(const cJSON *schema, struct error *err)
+static bool is_known(const char *name)
 {
     static const char *const keywords[] = {
         "type",
@@ -274,12 +328,22 @@ int schema_understood(const cJSON *schema, struct error *err)
         "x-kubernetes-list-type",
         "x-kubernetes-list-map-keys",
     };
-    for (const cJSON *item = schema->child; item != NULL; item = item->next) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof keywords / sizeof keywords[0] && !known; i++)
-            known = strcmp(item->string, keywords[i]) == 0;
-        if (!known)
+    for (size_t i = 0; i < sizeof keywords / sizeof keywords[0]; i++)
+        if (strcmp(name, keywords[i]) == 0)
+            return true;
+    return false;
+}
+
+int schema_understood(const cJSON *schema, struct error *err)
+{
+    for (const cJSON *item = schema->child; item != NULL; item = item->next)
+        if (!is_known(item->string))
             return error_set(err, "the keyword '%s' is not understood", item->string);
+    const cJSON *rule = NULL;
+    cJSON_ArrayForEach(rule, json_at(schema, "x-kubernetes-validations"))
+    {
+        if (cel_understood(json_string(rule, "rule", ""), err) < 0)
+            return -1;
     }
     const cJSON *property = NULL;
     cJSON_ArrayForEach(property, json_at(schema, "properties")) if (schema_understood(property, err) < 0) return -1;
