@@ -1,5 +1,8 @@
 #include "coordinator/saver.h"
 
+#include "numerics/numerics.h"
+#include "ps/layout.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,37 +15,47 @@ enum { WINDOW = 4 }; /* chunks asked for and not yet here */
 struct source {
     struct saver *saver;
     uint32_t shard;
-    uint64_t begin, end;     /* in floats */
-    uint64_t asked, arrived; /* all before is */
+    uint32_t end;            /* its chunks are those before this one … */
+    uint32_t asked, arrived; /* … and all before these are asked for, and here */
     struct conn *conn;
     struct timer *retry;
 };
 
 struct saver {
     struct saver_options options;
+    struct layout *layout;
     float *params;
     struct source sources[PLAN_SHARDS_MOST];
     struct timer *finish;
     bool finished;
 };
 
-static uint64_t chunk_floats(const struct source *source, uint64_t offset)
+static const struct chunk *chunk_of(const struct source *source, uint32_t index)
 {
-    uint64_t left = source->end - offset;
-    return left < WIRE_CHUNK_FLOATS ? left : WIRE_CHUNK_FLOATS;
+    return &source->saver->layout->chunks[index];
+}
+
+/* What was rounded to travel is rounded in the model's file: it is what was validated. */
+static void take(const struct source *source, const struct chunk *chunk, const void *values)
+{
+    float *out = source->saver->params + chunk->offset;
+    if (source->saver->options.plan->wire == PLAN_BFLOAT16)
+        vector_bfloat16_unpack(out, values, chunk->count);
+    else if (values != out)
+        memcpy(out, values, chunk->count * sizeof *out);
 }
 
 /* Asks for what the window has room for; a new connection starts again at what has not come. */
 static void ask(struct source *source)
 {
-    while (source->asked < source->end && source->asked < source->arrived + (uint64_t)WINDOW * WIRE_CHUNK_FLOATS) {
+    while (source->asked < source->end && source->asked < source->arrived + WINDOW) {
         conn_send(source->conn,
                   &(struct frame){.type = FRAME_GET,
                                   .term = source->saver->options.term,
                                   .step = source->saver->options.version,
-                                  .offset = source->asked},
+                                  .offset = chunk_of(source, source->asked)->offset},
                   NULL);
-        source->asked += chunk_floats(source, source->asked);
+        source->asked++;
     }
 }
 
@@ -59,24 +72,30 @@ static void source_ready(void *arg, struct conn *conn, enum dialogue dialogue, u
 static void *source_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
 {
     const struct source *source = arg;
-    (void)conn;
-    if (frame->type != FRAME_PARAMS || frame->step != source->saver->options.version ||
-        frame->offset != source->arrived || source->arrived == source->end ||
-        frame->length != chunk_floats(source, frame->offset) * sizeof(float)) {
+    const struct saver *saver = source->saver;
+    const enum plan_wire wire = saver->options.plan->wire;
+    if (frame->type != FRAME_PARAMS || frame->step != saver->options.version || source->arrived == source->end ||
+        frame->offset != chunk_of(source, source->arrived)->offset ||
+        frame->length != chunk_of(source, source->arrived)->count * layout_value_bytes(wire)) {
         error_set(err, "shard %u sent something else than the parameters that it was asked for", source->shard);
         return NULL;
     }
-    return source->saver->params + frame->offset;
+    if (wire == PLAN_FLOAT32)
+        return saver->params + frame->offset;
+    void *scratch = conn_scratch(conn, frame->length);
+    if (scratch == NULL)
+        error_set(err, "fetch the model: no memory");
+    return scratch;
 }
 
 static int source_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
                            struct error *err)
 {
     struct source *source = arg;
-    (void)payload;
     if (frame->length == 0)
         return error_set(err, "shard %u sent a frame of type %u instead of parameters", source->shard, frame->type);
-    source->arrived += frame->length / sizeof(float);
+    take(source, chunk_of(source, source->arrived), payload);
+    source->arrived++;
     if (source->arrived < source->end) {
         ask(source);
         return 0;
@@ -116,12 +135,12 @@ static void dial(void *arg)
 
 static void take_own(struct saver *saver, struct source *source)
 {
-    while (source->arrived < source->end) {
-        const struct payload *payload = shard_params(saver->options.shard, saver->options.version, source->arrived);
+    for (; source->arrived < source->end; source->arrived++) {
+        const struct chunk *chunk = chunk_of(source, source->arrived);
+        const struct payload *payload = shard_params(saver->options.shard, saver->options.version, chunk->offset);
         if (payload == NULL)
             return; /* never: all shards have reported the version's step */
-        memcpy(saver->params + source->arrived, payload->data, payload->length);
-        source->arrived += payload->length / sizeof(float);
+        take(source, chunk, payload->data);
     }
 }
 
@@ -188,6 +207,10 @@ int saver_start(struct saver **out, const struct saver_options *options, struct 
     uint64_t parameters = model_parameters(options->model);
     saver->params = malloc(parameters * sizeof(float));
     saver->finish = net_timer_new(options->net, finish, saver);
+    if (layout_new(&saver->layout, model_network(options->model), options->plan->shards, err) < 0) {
+        saver_free(saver);
+        return -1;
+    }
     if (saver->params == NULL || saver->finish == NULL) {
         saver_free(saver);
         return error_set(err, "fetch the model of %llu parameters: no memory", (unsigned long long)parameters);
@@ -195,8 +218,8 @@ int saver_start(struct saver **out, const struct saver_options *options, struct 
     for (uint32_t shard = 0; shard < options->plan->shards; shard++) {
         struct source *source = &saver->sources[shard];
         *source = (struct source){.saver = saver, .shard = shard};
-        shard_range(parameters, options->plan->shards, shard, &source->begin, &source->end);
-        source->asked = source->arrived = source->begin;
+        source->asked = source->arrived = saver->layout->first[shard];
+        source->end = saver->layout->first[shard + 1];
         source->retry = net_timer_new(options->net, dial, source);
         if (source->retry == NULL) {
             saver_free(saver);
@@ -204,7 +227,7 @@ int saver_start(struct saver **out, const struct saver_options *options, struct 
         }
         if (shard == 0)
             take_own(saver, source);
-        else if (source->begin < source->end)
+        else if (source->arrived < source->end)
             net_timer_set(source->retry, 0);
     }
     net_timer_set(saver->finish, 0);
@@ -219,6 +242,7 @@ void saver_free(struct saver *saver)
     for (uint32_t shard = 0; shard < PLAN_SHARDS_MOST; shard++)
         net_timer_free(saver->sources[shard].retry);
     net_timer_free(saver->finish);
+    layout_free(saver->layout);
     free(saver->params);
     free(saver);
 }

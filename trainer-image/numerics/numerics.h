@@ -156,12 +156,13 @@ float vector_total(const float *x, size_t n);
  * has been rounded before. */
 uint16_t bfloat16_of(float x);
 float bfloat16_value(uint16_t bits);
-void vector_bfloat16_pack(uint16_t *out, const float *x, size_t n);                     /* out = r(x) */
-void vector_bfloat16_unpack(float *out, const uint16_t *x, size_t n);                   /* exact */
-void vector_bfloat16_add(float *y, const float *x, size_t n);                           /* y = r(r(y) + r(x)) */
-void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n);         /* out = r(r(a) + r(b)) */
-void vector_bfloat16_sum_pack(uint16_t *out, const float *a, const float *b, size_t n); /* the same, packed */
-void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n); /* out may be a or b */
+void vector_bfloat16_pack(uint16_t *out, const float *x, size_t n);   /* out = r(x) */
+void vector_bfloat16_unpack(float *out, const uint16_t *x, size_t n); /* exact */
+void vector_bfloat16_add(float *y, const float *x, size_t n);         /* y = r(r(y) + r(x)) */
+/* out = r(r(a) + r(b)), packed or not, of what is packed or not; out may be a or b where they are of one type. */
+void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n);
+void vector_bfloat16_sum_pack(uint16_t *out, const float *a, const float *b, size_t n);
+void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n);
 
 /* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
  *   g = sum·scale + weight_decay·θ      v = momentum·v + g      θ' = θ − rate·v

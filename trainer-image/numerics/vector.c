@@ -10,6 +10,7 @@ VECTOR_CLONES void vector_add(float *restrict y, const float *restrict x, size_t
 
 VECTOR_CLONES void vector_sum(float *out, const float *a, const float *b, size_t n)
 {
+#pragma GCC ivdep
     for (size_t i = 0; i < n; i++)
         out[i] = a[i] + b[i];
 }
@@ -104,8 +105,9 @@ VECTOR_CLONES void vector_bfloat16_add(float *restrict y, const float *restrict 
         y[i] = rounded(rounded(y[i]) + rounded(x[i]));
 }
 
-VECTOR_CLONES void vector_bfloat16_sum(float *restrict out, const float *restrict a, const float *restrict b, size_t n)
+VECTOR_CLONES void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n)
 {
+#pragma GCC ivdep
     for (size_t i = 0; i < n; i++)
         out[i] = rounded(rounded(a[i]) + rounded(b[i]));
 }

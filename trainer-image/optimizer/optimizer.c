@@ -141,14 +141,6 @@ uint64_t optimizer_chunks(const struct optimizer *optimizer, uint64_t offset)
     return range->first_chunk + (offset - range->begin + optimizer->chunk - 1) / optimizer->chunk;
 }
 
-uint64_t optimizer_cut(const struct optimizer *optimizer, uint64_t begin, uint64_t end, uint64_t most)
-{
-    if (end - begin <= most)
-        return end;
-    const struct range *range = range_at(optimizer, begin + most);
-    return range->begin + (begin + most - range->begin) / optimizer->chunk * optimizer->chunk;
-}
-
 /* As far as one kernel can go from `at`: over tensors that are trained alike. */
 static uint64_t stretch(const struct optimizer *optimizer, const struct range *range, uint64_t end)
 {

@@ -86,9 +86,6 @@ void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_s
 
 /* How many canonical chunks begin before `offset`. */
 uint64_t optimizer_chunks(const struct optimizer *optimizer, uint64_t offset);
-/* The last canonical boundary in (begin, begin + most], and at most `end`: where to cut ranges that are to be measured.
- * `begin` is one itself, or 0, and `most` at least the floats of a canonical chunk. */
-uint64_t optimizer_cut(const struct optimizer *optimizer, uint64_t begin, uint64_t end, uint64_t most);
 
 /* Doubles that a round measures of each canonical chunk, and that it comes back with. */
 uint32_t optimizer_measures(const struct optimizer *optimizer, uint32_t round);

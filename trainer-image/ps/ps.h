@@ -3,19 +3,28 @@
  * `struct shard` is the state machine, without sockets or clocks; `struct shard_server` puts it behind DATA dialogues.
  * May call wire, model, numerics and common. Knows nothing of members, epochs or deals: the coordinator does.
  *
- * The shard holds parameters [begin, end) of the flat vector, cut into chunks of WIRE_CHUNK_FLOATS; each chunk has its
- * own version, and its own tree for the step it waits for. Step t's tree has the blocks of plan.blocks as leaves
+ * The shard holds parameters [begin, end) of the flat vector, cut into chunks (layout.h); each chunk has its own
+ * version, and its own tree for the step it waits for. Step t's tree has the blocks of plan.blocks as leaves
  * (numerics/tree); a node's value is left + right, an empty side leaves the other's value as it is. Nodes arrive in any
  * order, from anyone, more than once, and overlapping: a node with a complete ancestor (or descendants that already
  * make it up) adds nothing, an ancestor replaces what is below it, equal bits are all that can come twice. When a
  * chunk's root is complete, the optimizer reads θ_t and writes θ_{t+1} into a fresh payload, which is what is sent.
  * θ_t is kept until θ_{t+2}.
+ *
+ * An optimizer with rounds (optimizer.h) waits for the whole: a chunk is measured when its root is complete, and when
+ * all chunks are, the measures go out by a hook. The answer, shard_commit(), begins the next round, for which all
+ * chunks are measured again, or after the last applies the step to all of them.
+ *
+ * With the plan's wire BFloat16 every node and every parameter handed out is rounded to it, and payloads are of it. The
+ * parameters themselves stay float32 in the shard; what anybody computes with, validates or keeps as the model's file
+ * is what was handed out.
  */
 #ifndef THOLE_PS_PS_H
 #define THOLE_PS_PS_H
 
 #include "common/plan/plan.h"
 #include "model/model.h"
+#include "ps/layout.h"
 #include "wire/wire.h"
 
 struct shard;
@@ -32,17 +41,17 @@ struct shard_hooks {
     void (*chunk_ready)(void *arg, uint64_t version, uint64_t offset);
     /* All chunks have applied `step`. `loss` is the step's sum of losses (only shard 0's means anything). */
     void (*step_done)(void *arg, uint64_t step, double loss);
+    /* Round `round` of `step` has been measured: `count` doubles, of the shard's canonical chunks in order. May call
+     * shard_commit(). Only with an optimizer that has rounds; may be NULL else. */
+    void (*measured)(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count);
     /* Two members sent different bits for the same node: the job must end with this sentence. May be NULL. */
     void (*failed)(void *arg, const char *sentence);
     void *arg;
 };
 
-/* The shard's range of the flat vector: [index·n/shards, (index+1)·n/shards), rounded down to whole 16 floats. */
-void shard_range(uint64_t parameters, uint32_t shards, uint32_t index, uint64_t *begin, uint64_t *end);
-
-/* Hooks are called inside shard_push(), which must not be called from them. Parameters start as the model's initial
- * ones (version 0), made here from the plan's seed. `train_samples` says, with the plan, how many samples each step
- * has. Net, plan and model are borrowed; the net gives the memory. */
+/* Hooks are called inside shard_push() and shard_commit(), which must not be called from the others. Parameters start
+ * as the model's initial ones (version 0), made here from the plan's seed. `train_samples` says, with the plan, how
+ * many samples each step has. Net, plan and model are borrowed; the net gives the memory. */
 int shard_new(struct shard **out, struct net *net, const struct plan *plan, const struct model *model, uint32_t index,
               uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
 void shard_free(struct shard *shard);
@@ -57,6 +66,14 @@ int shard_check_push(const struct shard *shard, const struct frame *frame, struc
  * differently, and the job must not go on silently), or without memory (the same push will do again, later). */
 int shard_push(struct shard *shard, const struct frame *frame, struct payload *gradient, enum push_result *result,
                struct error *err);
+
+/* The scalars of a round that this shard has measured. What was committed before changes nothing; what cannot be yet is
+ * -1 with a sentence. */
+int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
+                 struct error *err);
+
+/* What the training starts from instead of the model's initial values: theta of [begin, end). Before any push. */
+void shard_start_from(struct shard *shard, const float *theta);
 
 /* Parameters of a chunk at a version, borrowed; NULL where it is neither the newest nor the one before. */
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset);

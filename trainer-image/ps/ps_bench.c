@@ -3,7 +3,7 @@
  *
  *   ps_bench [workers=2 [floats=235146 [steps=2000]]]
  */
-#include "ps/shard.h"
+#include "ps/plain_shard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +85,8 @@ static void serve(struct bench *bench, int fd)
     struct shard_hooks hooks = {.chunk_ready = chunk_ready, .step_done = step_done, .arg = bench};
     struct shard *shard = NULL;
     struct error err = {0};
-    if (shard_make(&shard, bench->net, &plan, 0, bench->floats, WIRE_CHUNK_FLOATS,
-                   (uint64_t)bench->steps * bench->leaves, &hooks, &err) < 0 ||
+    if (plain_shard(&shard, bench->net, &plan, 0, bench->floats, WIRE_CHUNK_FLOATS,
+                    (uint64_t)bench->steps * bench->leaves, &hooks, &err) < 0 ||
         shard_server_new(&bench->server, bench->net, shard, NULL, &err) < 0 ||
         net_listen(bench->net, fd, &dispatcher, bench, &err) < 0)
         die("shard", &err);

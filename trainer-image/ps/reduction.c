@@ -9,13 +9,15 @@ static void drop_value(struct node *node, struct net *net)
     node->state = NODE_COVERED;
 }
 
-void reduction_begin(struct reduction *reduction, struct net *net, struct tree tree, uint64_t samples)
+void reduction_begin(struct reduction *reduction, struct net *net, struct tree tree, enum plan_wire wire,
+                     uint64_t samples)
 {
     for (uint32_t i = TREE_ROOT; i < 2 * reduction->tree.leaves; i++)
         if (reduction->nodes[i].value != NULL)
             payload_unref(net, reduction->nodes[i].value);
     memset(reduction->nodes, 0, (size_t)2 * tree.leaves * sizeof reduction->nodes[0]);
     reduction->tree = tree;
+    reduction->wire = wire;
     reduction->samples = samples;
 }
 
@@ -44,7 +46,7 @@ static void cover_descendants(struct reduction *reduction, struct net *net, uint
 }
 
 /* left + right, in one of the two where nobody else looks at it. Releases both; NULL, and neither, without memory. */
-static struct payload *sum_of(struct net *net, struct payload *left, struct payload *right)
+static struct payload *sum_of(struct net *net, enum plan_wire wire, struct payload *left, struct payload *right)
 {
     struct payload *out = left->references == 1 ? left : right->references == 1 ? right : NULL;
     if (out != NULL)
@@ -53,7 +55,12 @@ static struct payload *sum_of(struct net *net, struct payload *left, struct payl
         out = payload_new(net, left->length);
     if (out == NULL)
         return NULL;
-    vector_sum((float *)out->data, (const float *)left->data, (const float *)right->data, left->length / sizeof(float));
+    if (wire == PLAN_BFLOAT16)
+        vector_bfloat16_sum_packed((uint16_t *)out->data, (const uint16_t *)left->data, (const uint16_t *)right->data,
+                                   left->length / sizeof(uint16_t));
+    else
+        vector_sum((float *)out->data, (const float *)left->data, (const float *)right->data,
+                   left->length / sizeof(float));
     out->crc_known = false;
     payload_unref(net, left);
     payload_unref(net, right);
@@ -71,7 +78,7 @@ static int combine_up(struct reduction *reduction, struct net *net, uint32_t at)
             parent->loss = here->loss;
         } else if (there->state == NODE_HELD) {
             struct node *left = at % 2 == 0 ? here : there, *right = at % 2 == 0 ? there : here;
-            struct payload *sum = sum_of(net, left->value, right->value);
+            struct payload *sum = sum_of(net, reduction->wire, left->value, right->value);
             if (sum == NULL)
                 return -1;
             parent->value = sum;

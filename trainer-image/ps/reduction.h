@@ -29,7 +29,8 @@ struct node {
 
 struct reduction {
     struct tree tree;
-    uint64_t samples; /* of the step */
+    enum plan_wire wire; /* what the values are made of, and rounded to */
+    uint64_t samples;    /* of the step */
     struct node nodes[REDUCTION_NODES];
 };
 
@@ -41,9 +42,10 @@ enum reduction_result {
 };
 
 /* Forgets everything; a step of `samples` samples (≥ 1) begins. */
-void reduction_begin(struct reduction *reduction, struct net *net, struct tree tree, uint64_t samples);
+void reduction_begin(struct reduction *reduction, struct net *net, struct tree tree, enum plan_wire wire,
+                     uint64_t samples);
 
-/* `node` is one of the tree's and not empty, `value` has the chunk's floats and a known CRC; a reference is taken where
+/* `node` is one of the tree's and not empty, `value` has the chunk's values and a known CRC; a reference is taken where
  * it is kept. */
 enum reduction_result reduction_add(struct reduction *reduction, struct net *net, uint32_t node, struct payload *value,
                                     double loss);

@@ -1,5 +1,5 @@
 /* A shard behind its port: a server and its clients in one process, over loopback. */
-#include "ps/shard.h"
+#include "ps/plain_shard.h"
 
 // clang-format off
 #include <stdarg.h>
@@ -91,7 +91,7 @@ static struct world *world_start(uint32_t chunk_floats, uint32_t floats, uint32_
     uint16_t port;
     int fd = wire_listen_socket("127.0.0.1:0", &port, &err);
     if (fd < 0 ||
-        shard_make(&world->shard, world->net, &world->plan, 0, floats, chunk_floats, steps, &hooks, &err) < 0 ||
+        plain_shard(&world->shard, world->net, &world->plan, 0, floats, chunk_floats, steps, &hooks, &err) < 0 ||
         shard_server_new(&world->server, world->net, world->shard, NULL, &err) < 0 ||
         net_listen(world->net, fd, &dispatcher, world, &err) < 0)
         fail_msg("%s", error_message(&err));

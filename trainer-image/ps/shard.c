@@ -2,17 +2,21 @@
 
 #include "common/plan/schedule.h"
 #include "numerics/numerics.h"
+#include "optimizer/optimizer.h"
 #include "ps/reduction.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct chunk {
+enum { PIECE = 2048 }; /* floats of a rounded gradient that are unpacked at a time, to stay in the first-level cache */
+
+/* A chunk as the shard holds it. */
+struct held {
     uint64_t offset; /* in the model's flat vector */
     uint32_t floats;
     uint64_t version;          /* of params[0]; its tree waits for the step of this number */
-    struct payload *params[2]; /* θ of `version`, and of the one before (NULL at first) */
-    float *velocity;           /* inside the shard's */
+    struct payload *params[2]; /* θ of `version`, and of the one before (NULL at first), as they are handed out */
+    struct payload *next;      /* room for θ of the next version, from when its step is measured */
     struct reduction reduction;
 };
 
@@ -22,37 +26,43 @@ struct shard {
     struct shard_hooks hooks;
     struct tree tree;
     struct schedule schedule;
+    struct optimizer *optimizer;
     uint64_t begin, end;
     uint64_t version;   /* the oldest of the chunks' */
     uint32_t at_oldest; /* how many chunks have it */
     double loss;        /* of the step that chunk 0 has just applied: the chunks are never more than a step apart */
-    float *velocity;    /* [end − begin] */
-    uint32_t chunk_floats, chunk_count;
-    struct chunk chunks[];
+
+    float *states[OPTIMIZER_STATES_MOST]; /* each [end − begin], or NULL */
+    float *masters;                       /* [end − begin]; NULL where what is handed out is not rounded */
+
+    struct optimizer_step step; /* of `step_of`, with what has been committed of it */
+    uint64_t step_of;
+    uint32_t rounds, round;
+    uint32_t measured; /* chunks, in this round */
+    uint64_t first_measure;
+    double *measures; /* of the shard's canonical chunks */
+    double *scalars;  /* of the newest commit */
+    float *unpacked;  /* a chunk's gradient that is being measured */
+
+    uint32_t chunk_count;
+    struct held chunks[];
 };
 
-void shard_range(uint64_t parameters, uint32_t shards, uint32_t index, uint64_t *begin, uint64_t *end)
-{
-    *begin = parameters * index / shards / 16 * 16;
-    *end = index + 1 == shards ? parameters : parameters * (index + 1) / shards / 16 * 16;
-}
+/* ---- making ---- */
 
-static void begin_step(struct shard *shard, struct chunk *chunk)
+static void begin_step(struct shard *shard, struct held *chunk)
 {
     /* After the last step nothing is waited for; its pushes are refused before they get here. */
-    if (chunk->version < shard->schedule.steps)
-        reduction_begin(&chunk->reduction, shard->net, shard->tree,
-                        schedule_step(&shard->schedule, chunk->version).count);
-    else
-        reduction_begin(&chunk->reduction, shard->net, shard->tree, 1);
+    uint64_t samples =
+        chunk->version < shard->schedule.steps ? schedule_step(&shard->schedule, chunk->version).count : 1;
+    reduction_begin(&chunk->reduction, shard->net, shard->tree, shard->plan->wire, samples);
 }
 
-static int chunk_init(struct shard *shard, struct chunk *chunk, struct error *err)
+static int chunk_init(struct shard *shard, struct held *chunk, const struct chunk *place, struct error *err)
 {
-    uint64_t left = shard->end - chunk->offset;
-    chunk->floats = left < shard->chunk_floats ? (uint32_t)left : shard->chunk_floats;
-    chunk->velocity = shard->velocity + (chunk->offset - shard->begin);
-    chunk->params[0] = payload_new(shard->net, chunk->floats * sizeof(float));
+    chunk->offset = place->offset;
+    chunk->floats = place->count;
+    chunk->params[0] = payload_new(shard->net, (size_t)chunk->floats * layout_value_bytes(shard->plan->wire));
     if (chunk->params[0] == NULL)
         return error_set(err, "no memory for parameters from %llu on", (unsigned long long)chunk->offset);
     memset(chunk->params[0]->data, 0, chunk->params[0]->length);
@@ -60,11 +70,41 @@ static int chunk_init(struct shard *shard, struct chunk *chunk, struct error *er
     return 0;
 }
 
-int shard_make(struct shard **out, struct net *net, const struct plan *plan, uint64_t begin, uint64_t end,
-               uint32_t chunk_floats, uint64_t train_samples, const struct shard_hooks *hooks, struct error *err)
+static int allocate(struct shard *shard, const struct shard_cut *cut, struct error *err)
 {
-    uint32_t chunks = (uint32_t)((end - begin + chunk_floats - 1) / chunk_floats);
-    cleanup_shard struct shard *shard = calloc(1, sizeof *shard + chunks * sizeof shard->chunks[0]);
+    const struct plan_optimizer *plan = &shard->plan->training.optimizer;
+    const bool rounded = shard->plan->wire == PLAN_BFLOAT16;
+    const uint64_t count = shard->end - shard->begin;
+    bool failed = false;
+    for (uint32_t i = 0; i < optimizer_states(plan); i++) {
+        shard->states[i] = calloc(count, sizeof(float));
+        failed = failed || shard->states[i] == NULL;
+    }
+    if (rounded) {
+        shard->masters = calloc(count, sizeof(float));
+        failed = failed || shard->masters == NULL;
+    }
+    if (shard->rounds > 0) {
+        shard->first_measure = optimizer_chunks(shard->optimizer, shard->begin);
+        uint64_t chunks = optimizer_chunks(shard->optimizer, shard->end) - shard->first_measure;
+        shard->measures = calloc(chunks, OPTIMIZER_MEASURES_MOST * sizeof(double));
+        shard->scalars = calloc(cut->tensor_count, sizeof(double));
+        shard->unpacked = rounded ? calloc(WIRE_CHUNK_FLOATS, sizeof(float)) : NULL;
+        failed = failed || shard->measures == NULL || shard->scalars == NULL || (rounded && shard->unpacked == NULL);
+    }
+    if (failed)
+        return error_set(err, "make a shard of %llu parameters with what its optimizer keeps of each: no memory",
+                         (unsigned long long)count);
+    return 0;
+}
+
+int shard_make(struct shard **out, struct net *net, const struct plan *plan, const struct shard_cut *cut,
+               uint64_t train_samples, const struct shard_hooks *hooks, struct error *err)
+{
+    const struct chunk *last = &cut->chunks[cut->chunk_count - 1];
+    const uint64_t begin = cut->chunks[0].offset;
+    const uint64_t end = last->offset + last->count;
+    cleanup_shard struct shard *shard = calloc(1, sizeof *shard + cut->chunk_count * sizeof shard->chunks[0]);
     if (shard == NULL)
         return error_errno(err, "make a shard of %llu parameters", (unsigned long long)(end - begin));
     shard->net = net;
@@ -74,41 +114,71 @@ int shard_make(struct shard **out, struct net *net, const struct plan *plan, uin
     shard->schedule = schedule_of(plan, train_samples);
     shard->begin = begin;
     shard->end = end;
-    shard->chunk_floats = chunk_floats;
-    shard->at_oldest = chunks;
-    shard->velocity = calloc(end - begin, sizeof(float));
-    if (shard->velocity == NULL)
-        return error_errno(err, "make a shard of %llu parameters", (unsigned long long)(end - begin));
-    for (; shard->chunk_count < chunks; shard->chunk_count++) {
-        struct chunk *chunk = &shard->chunks[shard->chunk_count];
-        chunk->offset = begin + (uint64_t)shard->chunk_count * chunk_floats;
-        if (chunk_init(shard, chunk, err) < 0)
+    shard->at_oldest = cut->chunk_count;
+    shard->step_of = UINT64_MAX;
+    shard->rounds = optimizer_rounds(&plan->training.optimizer);
+    if (optimizer_new(&shard->optimizer, &plan->training.optimizer, cut->tensors, cut->tensor_count, cut->canonical,
+                      err) < 0 ||
+        allocate(shard, cut, err) < 0)
+        return -1;
+    for (; shard->chunk_count < cut->chunk_count; shard->chunk_count++)
+        if (chunk_init(shard, &shard->chunks[shard->chunk_count], &cut->chunks[shard->chunk_count], err) < 0)
             return -1;
-    }
     *out = move(shard);
     return 0;
+}
+
+/* θ as the optimizer reads it. */
+static float *theta_of(const struct shard *shard, const struct held *chunk)
+{
+    return shard->masters != NULL ? shard->masters + (chunk->offset - shard->begin) : (float *)chunk->params[0]->data;
+}
+
+static void round_handed_out(const struct shard *shard, const struct held *chunk)
+{
+    if (shard->masters != NULL)
+        vector_bfloat16_pack((uint16_t *)chunk->params[0]->data, theta_of(shard, chunk), chunk->floats);
 }
 
 int shard_new(struct shard **out, struct net *net, const struct plan *plan, const struct model *model, uint32_t index,
               uint64_t train_samples, const struct shard_hooks *hooks, struct error *err)
 {
-    uint64_t parameters = model_parameters(model), begin, end;
-    shard_range(parameters, plan->shards, index, &begin, &end);
-    if (begin >= end)
+    const struct network *network = model_network(model);
+    cleanup_layout struct layout *layout = NULL;
+    if (layout_new(&layout, network, plan->shards, err) < 0)
+        return -1;
+    const struct shard_cut cut = {
+        .chunks = layout->chunks + layout->first[index],
+        .chunk_count = layout->first[index + 1] - layout->first[index],
+        .tensors = network->tensors,
+        .tensor_count = network->tensor_count,
+        .canonical = network_chunk(network),
+    };
+    if (cut.chunk_count == 0)
         return error_set(err,
                          "shard %u has no parameters: spec.parameterServers.shards is %u for a model of %llu "
                          "parameters; make it smaller",
-                         index, plan->shards, (unsigned long long)parameters);
+                         index, plan->shards, (unsigned long long)network->parameters);
     if (train_samples == 0)
         return error_set(err, "the data set has no training samples");
-    if (shard_make(out, net, plan, begin, end, WIRE_CHUNK_FLOATS, train_samples, hooks, err) < 0)
+    if (shard_make(out, net, plan, &cut, train_samples, hooks, err) < 0)
         return -1;
     for (uint32_t i = 0; i < (*out)->chunk_count; i++) {
-        const struct chunk *chunk = &(*out)->chunks[i];
+        const struct held *chunk = &(*out)->chunks[i];
         model_init_range(model, plan->training.seed, chunk->offset, chunk->offset + chunk->floats,
-                         (float *)chunk->params[0]->data);
+                         theta_of(*out, chunk));
+        round_handed_out(*out, chunk);
     }
     return 0;
+}
+
+void shard_start_from(struct shard *shard, const float *theta)
+{
+    for (uint32_t i = 0; i < shard->chunk_count; i++) {
+        const struct held *chunk = &shard->chunks[i];
+        memcpy(theta_of(shard, chunk), theta + (chunk->offset - shard->begin), chunk->floats * sizeof(float));
+        round_handed_out(shard, chunk);
+    }
 }
 
 void shard_free(struct shard *shard)
@@ -116,14 +186,23 @@ void shard_free(struct shard *shard)
     if (shard == NULL)
         return;
     for (uint32_t i = 0; i < shard->chunk_count; i++) {
-        struct chunk *chunk = &shard->chunks[i];
-        reduction_begin(&chunk->reduction, shard->net, shard->tree, 1);
+        struct held *chunk = &shard->chunks[i];
+        reduction_begin(&chunk->reduction, shard->net, shard->tree, shard->plan->wire, 1);
         payload_unref(shard->net, chunk->params[0]);
         payload_unref(shard->net, chunk->params[1]);
+        payload_unref(shard->net, chunk->next);
     }
-    free(shard->velocity);
+    for (uint32_t i = 0; i < OPTIMIZER_STATES_MOST; i++)
+        free(shard->states[i]);
+    free(shard->masters);
+    free(shard->measures);
+    free(shard->scalars);
+    free(shard->unpacked);
+    optimizer_free(shard->optimizer);
     free(shard);
 }
+
+/* ---- chunks ---- */
 
 uint32_t shard_chunks(const struct shard *shard)
 {
@@ -132,15 +211,24 @@ uint32_t shard_chunks(const struct shard *shard)
 
 struct shard_chunk shard_chunk(const struct shard *shard, uint32_t chunk)
 {
-    const struct chunk *of = &shard->chunks[chunk];
+    const struct held *of = &shard->chunks[chunk];
     return (struct shard_chunk){of->offset, of->version, of->params[0]};
 }
 
 uint32_t shard_chunk_at(const struct shard *shard, uint64_t offset)
 {
-    if (offset < shard->begin || offset >= shard->end || (offset - shard->begin) % shard->chunk_floats != 0)
-        return SHARD_NO_CHUNK;
-    return (uint32_t)((offset - shard->begin) / shard->chunk_floats);
+    uint32_t low = 0;
+    uint32_t high = shard->chunk_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (shard->chunks[middle].offset == offset)
+            return middle;
+        if (shard->chunks[middle].offset < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return SHARD_NO_CHUNK;
 }
 
 int shard_check_push(const struct shard *shard, const struct frame *frame, struct error *err)
@@ -149,18 +237,51 @@ int shard_check_push(const struct shard *shard, const struct frame *frame, struc
     if (place == SHARD_NO_CHUNK)
         return error_set(err, "PUSH names parameters from %llu on, where no chunk of this shard begins",
                          (unsigned long long)frame->offset);
-    const struct chunk *chunk = &shard->chunks[place];
+    const struct held *chunk = &shard->chunks[place];
     if (frame->step >= shard->schedule.steps)
         return error_set(err, "PUSH names step %llu; the job has %llu, from 0", (unsigned long long)frame->step,
                          (unsigned long long)shard->schedule.steps);
-    if (frame->length != chunk->floats * sizeof(float))
-        return error_set(err, "PUSH has %u bytes for parameters from %llu on; they are %zu", frame->length,
-                         (unsigned long long)frame->offset, chunk->floats * sizeof(float));
+    if (frame->length != chunk->params[0]->length)
+        return error_set(err, "PUSH has %u bytes for parameters from %llu on; they are %u", frame->length,
+                         (unsigned long long)frame->offset, chunk->params[0]->length);
     uint64_t samples = schedule_step(&shard->schedule, frame->step).count;
     if (!tree_is_node(shard->tree, frame->node) || tree_node_empty(shard->tree, samples, frame->node))
         return error_set(err, "PUSH names node %u, which has no samples in step %llu with %u blocks", frame->node,
                          (unsigned long long)frame->step, shard->plan->blocks);
     return 0;
+}
+
+/* ---- the next parameters ---- */
+
+static void begin_optimizer_step(struct shard *shard, uint64_t step)
+{
+    if (shard->step_of == step)
+        return;
+    shard->step_of = step;
+    shard->step = optimizer_step(&shard->plan->training.optimizer, &shard->schedule, step, step + 1,
+                                 schedule_step(&shard->schedule, step).count, 1);
+}
+
+static void states_at(const struct shard *shard, uint64_t offset, float *states[OPTIMIZER_STATES_MOST])
+{
+    for (uint32_t i = 0; i < OPTIMIZER_STATES_MOST; i++)
+        states[i] = shard->states[i] == NULL ? NULL : shard->states[i] + (offset - shard->begin);
+}
+
+/* A piece at a time from what was rounded to what is rounded, in one pass over the memory of what is not. */
+static void apply_rounded(const struct shard *shard, const struct held *chunk, const uint16_t *sum, uint16_t *next)
+{
+    float *theta = theta_of(shard, chunk);
+    for (uint32_t done = 0; done < chunk->floats; done += PIECE) {
+        uint32_t count = chunk->floats - done < PIECE ? chunk->floats - done : PIECE;
+        uint64_t at = chunk->offset + done;
+        float piece[PIECE];
+        float *states[OPTIMIZER_STATES_MOST];
+        states_at(shard, at, states);
+        vector_bfloat16_unpack(piece, sum + done, count);
+        optimizer_apply(shard->optimizer, &shard->step, at, at + count, theta + done, theta + done, states, piece);
+        vector_bfloat16_pack(next + done, theta + done, count);
+    }
 }
 
 /* A chunk has a new version: have all of them now? */
@@ -174,17 +295,27 @@ static void count_chunk(struct shard *shard)
         shard->hooks.step_done(shard->hooks.arg, step, shard->loss);
 }
 
-/* The root is there: θ of the next version. */
-static int apply(struct shard *shard, struct chunk *chunk, const struct node *root, struct error *err)
+static int make_room(struct shard *shard, struct held *chunk, struct error *err)
 {
-    struct payload *next = payload_new(shard->net, chunk->floats * sizeof(float));
-    if (next == NULL)
+    chunk->next = payload_new(shard->net, chunk->params[0]->length);
+    if (chunk->next == NULL)
         return error_set(err, "no memory for parameters from %llu on", (unsigned long long)chunk->offset);
-    const struct plan *plan = shard->plan;
-    struct sgd sgd = sgd_of(plan->training.optimizer.learning_rate, plan->training.optimizer.momentum,
-                            plan->training.optimizer.weight_decay, chunk->reduction.samples);
-    vector_sgd(&sgd, (float *)next->data, (const float *)chunk->params[0]->data, chunk->velocity,
-               (const float *)root->value->data, chunk->floats);
+    return 0;
+}
+
+/* The root is there, and room: θ of the next version. */
+static void apply(struct shard *shard, struct held *chunk, const struct node *root)
+{
+    struct payload *next = move(chunk->next);
+    begin_optimizer_step(shard, chunk->version);
+    if (shard->masters != NULL) {
+        apply_rounded(shard, chunk, (const uint16_t *)root->value->data, (uint16_t *)next->data);
+    } else {
+        float *states[OPTIMIZER_STATES_MOST];
+        states_at(shard, chunk->offset, states);
+        optimizer_apply(shard->optimizer, &shard->step, chunk->offset, chunk->offset + chunk->floats,
+                        (float *)next->data, theta_of(shard, chunk), states, (const float *)root->value->data);
+    }
     if (chunk == &shard->chunks[0])
         shard->loss = root->loss;
 
@@ -196,6 +327,79 @@ static int apply(struct shard *shard, struct chunk *chunk, const struct node *ro
     if (shard->hooks.chunk_ready != NULL)
         shard->hooks.chunk_ready(shard->hooks.arg, chunk->version, chunk->offset);
     count_chunk(shard);
+}
+
+/* ---- rounds ---- */
+
+static void measure(struct shard *shard, const struct held *chunk)
+{
+    const struct payload *root = reduction_root(&chunk->reduction)->value;
+    const float *sum = (const float *)root->data;
+    if (shard->masters != NULL) {
+        vector_bfloat16_unpack(shard->unpacked, (const uint16_t *)root->data, chunk->floats);
+        sum = shard->unpacked;
+    }
+    float *states[OPTIMIZER_STATES_MOST];
+    states_at(shard, chunk->offset, states);
+    uint64_t first = optimizer_chunks(shard->optimizer, chunk->offset) - shard->first_measure;
+    begin_optimizer_step(shard, chunk->version);
+    optimizer_measure(shard->optimizer, &shard->step, shard->round, chunk->offset, chunk->offset + chunk->floats,
+                      theta_of(shard, chunk), states, sum,
+                      shard->measures + first * optimizer_measures(shard->optimizer, shard->round));
+    shard->measured++;
+}
+
+/* The last thing that is done: the hook may commit, and so come back here. */
+static void tell_if_measured(struct shard *shard)
+{
+    if (shard->measured < shard->chunk_count)
+        return;
+    uint64_t chunks = optimizer_chunks(shard->optimizer, shard->end) - shard->first_measure;
+    shard->hooks.measured(shard->hooks.arg, shard->version, shard->round, shard->measures,
+                          (uint32_t)(chunks * optimizer_measures(shard->optimizer, shard->round)));
+}
+
+int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
+                 struct error *err)
+{
+    if (step < shard->version || (step == shard->version && round < shard->round))
+        return 0;
+    if (shard->rounds == 0 || step > shard->version || round > shard->round || shard->measured < shard->chunk_count)
+        return error_set(err, "COMMIT names round %u of step %llu, which this shard has not measured yet", round,
+                         (unsigned long long)step);
+    if (count != optimizer_scalars(shard->optimizer, round))
+        return error_set(err, "COMMIT has %u numbers for round %u; they are %u", count, round,
+                         optimizer_scalars(shard->optimizer, round));
+    memcpy(shard->scalars, scalars, count * sizeof *scalars);
+    optimizer_commit(shard->optimizer, round, shard->scalars, &shard->step);
+    shard->measured = 0;
+    if (round + 1 < shard->rounds) {
+        shard->round++;
+        for (uint32_t i = 0; i < shard->chunk_count; i++)
+            measure(shard, &shard->chunks[i]);
+        tell_if_measured(shard);
+        return 0;
+    }
+    shard->round = 0;
+    for (uint32_t i = 0; i < shard->chunk_count; i++)
+        apply(shard, &shard->chunks[i], reduction_root(&shard->chunks[i].reduction));
+    return 0;
+}
+
+/* ---- gradients ---- */
+
+static int take_root(struct shard *shard, struct held *chunk, const struct node *root, struct error *err)
+{
+    if (chunk->next != NULL)
+        return 0; /* measured, and waits for the others */
+    if (make_room(shard, chunk, err) < 0)
+        return -1;
+    if (shard->rounds == 0) {
+        apply(shard, chunk, root);
+        return 0;
+    }
+    measure(shard, chunk);
+    tell_if_measured(shard);
     return 0;
 }
 
@@ -213,7 +417,7 @@ static int conflict(struct shard *shard, const struct frame *frame, struct error
 int shard_push(struct shard *shard, const struct frame *frame, struct payload *gradient, enum push_result *result,
                struct error *err)
 {
-    struct chunk *chunk = &shard->chunks[shard_chunk_at(shard, frame->offset)];
+    struct held *chunk = &shard->chunks[shard_chunk_at(shard, frame->offset)];
     *result = frame->step > shard->version ? PUSH_TOO_EARLY : PUSH_DUPLICATE;
     if (frame->step > shard->version || frame->step < chunk->version)
         return 0;
@@ -233,7 +437,7 @@ int shard_push(struct shard *shard, const struct frame *frame, struct payload *g
         return error_set(err, "no memory to add gradients of step %llu", (unsigned long long)frame->step);
     }
     const struct node *root = reduction_root(&chunk->reduction);
-    return root == NULL ? 0 : apply(shard, chunk, root, err);
+    return root == NULL ? 0 : take_root(shard, chunk, root, err);
 }
 
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset)
@@ -241,7 +445,7 @@ struct payload *shard_params(const struct shard *shard, uint64_t version, uint64
     uint32_t place = shard_chunk_at(shard, offset);
     if (place == SHARD_NO_CHUNK)
         return NULL;
-    const struct chunk *chunk = &shard->chunks[place];
+    const struct held *chunk = &shard->chunks[place];
     if (version > chunk->version || chunk->version - version > 1)
         return NULL;
     return chunk->params[chunk->version - version];

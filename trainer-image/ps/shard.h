@@ -11,10 +11,18 @@ struct shard_chunk {
     struct payload *params;   /* of that version, borrowed */
 };
 
-/* A shard of parameters [begin, end), all zero, in chunks of `chunk_floats`: what shard_new() gives the model's initial
- * values, and tests their own, by shard_chunk(). */
-int shard_make(struct shard **out, struct net *net, const struct plan *plan, uint64_t begin, uint64_t end,
-               uint32_t chunk_floats, uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
+/* What a shard is cut from and into: its chunks, which follow each other, and all tensors of the vector with the floats
+ * of a canonical chunk. All borrowed during the call. */
+struct shard_cut {
+    const struct chunk *chunks;
+    uint32_t chunk_count;
+    const struct network_tensor *tensors;
+    uint32_t tensor_count, canonical;
+};
+
+/* A shard of parameters that are all zero; shard_new() and tests give it others. */
+int shard_make(struct shard **out, struct net *net, const struct plan *plan, const struct shard_cut *cut,
+               uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
 
 uint32_t shard_chunks(const struct shard *shard);
 struct shard_chunk shard_chunk(const struct shard *shard, uint32_t chunk);

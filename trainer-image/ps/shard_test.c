@@ -1,9 +1,11 @@
-/* A shard against the definition: a tree summed recursively and SGD written out, element by element. Whatever order,
- * overlap, repetition or loss the pushes come with, the bits are the same. */
-#include "ps/shard.h"
+/* A shard against the definition: a tree summed recursively, and the optimizer over the whole vector at once. Whatever
+ * order, overlap, repetition or loss the pushes come with, and however late, early or often the commits, the bits are
+ * the same. */
+#include "ps/plain_shard.h"
 
 #include "common/plan/schedule.h"
 #include "numerics/numerics.h"
+#include "optimizer/optimizer.h"
 #include "ps/reduction.h"
 
 // clang-format off
@@ -16,7 +18,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 16, FLOATS_MOST = 4 * CHUNK, PUSHES_MOST = 2000, KEPT_MOST = 8 };
+enum {
+    CHUNK = 16,
+    CANONICAL = 4,
+    FLOATS_MOST = 4 * CHUNK,
+    BEGIN_MOST = 40,
+    TENSORS_MOST = BEGIN_MOST + FLOATS_MOST,
+    PUSHES_MOST = 2000,
+    KEPT_MOST = 8
+};
 
 static uint64_t random_next(uint64_t *state) /* splitmix64 */
 {
@@ -47,16 +57,25 @@ struct world {
     struct shard *shard;
     struct tree tree;
     struct schedule schedule;
-    uint32_t begin, floats, chunks;
+    uint32_t begin, floats; /* the shard's; what is before is another's */
+    uint32_t chunks;
+    struct chunk cut[FLOATS_MOST];
+    struct network_tensor tensors[TENSORS_MOST];
+    uint32_t tensor_count;
     bool only_leaves; /* every sum is made here */
     bool hungry;      /* memory is out now and then */
     uint32_t starved; /* how often that was noticed */
 
-    /* The definition's. */
-    float theta[FLOATS_MOST], before[FLOATS_MOST], velocity[FLOATS_MOST];
+    /* The definition's, of the whole vector: with what the other shard has. */
+    struct optimizer *optimizer;
+    float all[BEGIN_MOST + FLOATS_MOST], states[OPTIMIZER_STATES_MOST][BEGIN_MOST + FLOATS_MOST];
+    double measures[OPTIMIZER_ROUNDS_MOST][2 * TENSORS_MOST], scalars[OPTIMIZER_ROUNDS_MOST][TENSORS_MOST];
+    float theta[FLOATS_MOST], before[FLOATS_MOST]; /* as handed out */
 
     /* What the hooks said. */
-    uint64_t done, ready[4];
+    uint64_t done, ready[FLOATS_MOST];
+    uint32_t measured; /* rounds of the step that is not done */
+    bool commits_late; /* else from within the hook */
     double loss;
     int failures;
     char sentence[1000];
@@ -82,6 +101,16 @@ static double loss_of(uint64_t step, uint32_t block)
     return (double)(random_next(&seed) >> 11) * 0x1p-53 * (double)(1U << random_next(&seed) % 20);
 }
 
+static bool is_rounded(const struct world *world)
+{
+    return world->plan.wire == PLAN_BFLOAT16;
+}
+
+static float handed_out(const struct world *world, float x)
+{
+    return is_rounded(world) ? bfloat16_value(bfloat16_of(x)) : x;
+}
+
 /* False where the node is empty. */
 static bool node_value(const struct world *world, uint64_t step, uint64_t samples, uint32_t node, uint32_t first,
                        uint32_t count, float *out, double *loss)
@@ -92,7 +121,7 @@ static bool node_value(const struct world *world, uint64_t step, uint64_t sample
         if (block >= blocks || block * samples / blocks == (block + 1) * samples / blocks)
             return false;
         for (uint32_t i = 0; i < count; i++)
-            out[i] = gradient_of(step, block, first + i);
+            out[i] = handed_out(world, gradient_of(step, block, first + i));
         *loss = loss_of(step, block);
         return true;
     }
@@ -101,41 +130,90 @@ static bool node_value(const struct world *world, uint64_t step, uint64_t sample
     bool has_left = node_value(world, step, samples, 2 * node, first, count, out, loss);
     bool has_right = node_value(world, step, samples, 2 * node + 1, first, count, right, &right_loss);
     for (uint32_t i = 0; has_right && i < count; i++)
-        out[i] = has_left ? out[i] + right[i] : right[i];
+        out[i] = has_left ? handed_out(world, out[i] + right[i]) : right[i];
     if (has_right)
         *loss = has_left ? *loss + right_loss : right_loss;
     return has_left || has_right;
 }
 
-static double reference_step(struct world *world, uint64_t step)
+/* Chunk by chunk, as a node of the test has room for one. */
+static double reference_sum(struct world *world, uint64_t step, float *sum)
 {
     uint32_t samples = schedule_step(&world->schedule, step).count;
-    float scale = (float)(1.0 / samples), rate = (float)world->plan.training.optimizer.learning_rate;
-    float momentum = (float)world->plan.training.optimizer.momentum,
-          decay = (float)world->plan.training.optimizer.weight_decay;
     double first_loss = 0;
-    memcpy(world->before, world->theta, sizeof world->theta);
-    for (uint32_t at = 0; at < world->floats; at += CHUNK) {
-        uint32_t count = world->floats - at < CHUNK ? world->floats - at : CHUNK;
-        float sum[CHUNK];
+    for (uint32_t at = 0; at < world->begin; at++)
+        sum[at] = gradient_of(step, 0, at + 1000);
+    for (uint32_t i = 0; i < world->chunks; i++) {
         double loss;
-        assert_true(node_value(world, step, samples, TREE_ROOT, at, count, sum, &loss));
-        first_loss = at == 0 ? loss : first_loss;
-        for (uint32_t i = 0; i < count; i++) {
-            float g = sum[i] * scale + decay * world->theta[at + i];
-            world->velocity[at + i] = momentum * world->velocity[at + i] + g;
-            world->theta[at + i] = world->theta[at + i] - rate * world->velocity[at + i];
-        }
+        assert_true(node_value(world, step, samples, TREE_ROOT, (uint32_t)world->cut[i].offset - world->begin,
+                               world->cut[i].count, sum + world->cut[i].offset, &loss));
+        first_loss = i == 0 ? loss : first_loss;
     }
     return first_loss;
 }
 
+static double reference_step(struct world *world, uint64_t step)
+{
+    const struct plan_optimizer *plan = &world->plan.training.optimizer;
+    float sum[BEGIN_MOST + FLOATS_MOST];
+    double loss = reference_sum(world, step, sum);
+    float *const states[OPTIMIZER_STATES_MOST] = {world->states[0], world->states[1], world->states[2]};
+    uint32_t end = world->begin + world->floats;
+    struct optimizer_step of =
+        optimizer_step(plan, &world->schedule, step, step + 1, schedule_step(&world->schedule, step).count, 1);
+    for (uint32_t round = 0; round < optimizer_rounds(plan); round++) {
+        optimizer_measure(world->optimizer, &of, round, 0, end, world->all, states, sum, world->measures[round]);
+        optimizer_fold(world->optimizer, round, world->measures[round], world->scalars[round]);
+        optimizer_commit(world->optimizer, round, world->scalars[round], &of);
+    }
+    optimizer_apply(world->optimizer, &of, 0, end, world->all, world->all, states, sum);
+    memcpy(world->before, world->theta, sizeof world->theta);
+    for (uint32_t i = 0; i < world->floats; i++)
+        world->theta[i] = handed_out(world, world->all[world->begin + i]);
+    return loss;
+}
+
 /* ---- The world ---- */
+
+static void commit(struct world *world, uint64_t step, uint32_t round)
+{
+    struct error err = {0};
+    if (shard_commit(world->shard, step, round, world->scalars[round], optimizer_scalars(world->optimizer, round),
+                     &err) < 0)
+        fail_msg("%s", error_message(&err));
+}
+
+static void measured(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count)
+{
+    struct world *world = arg;
+    assert_int_equal(step, world->done);
+    assert_int_equal(round, world->measured);
+    uint64_t width = optimizer_measures(world->optimizer, round);
+    uint64_t first = optimizer_chunks(world->optimizer, world->begin) * width;
+    uint64_t end = optimizer_chunks(world->optimizer, world->begin + world->floats) * width;
+    assert_int_equal(count, end - first);
+    assert_memory_equal(measures, world->measures[round] + first, count * sizeof *measures);
+    world->measured++;
+    if (!world->commits_late)
+        commit(world, step, round);
+}
+
+/* The coordinator's answers come some time, in order, and perhaps again. */
+static void commit_late(struct world *world)
+{
+    if (!world->commits_late || world->measured == 0)
+        return;
+    uint64_t step = world->done;
+    for (uint32_t round = below(&world->seed, world->measured); round < world->measured && world->done == step; round++)
+        commit(world, step, round);
+    if (below(&world->seed, 3) == 0)
+        commit(world, step, 0);
+}
 
 static void chunk_ready(void *arg, uint64_t version, uint64_t offset)
 {
     struct world *world = arg;
-    uint64_t chunk = (offset - world->begin) / CHUNK;
+    uint32_t chunk = shard_chunk_at(world->shard, offset);
     assert_true(chunk < world->chunks);
     assert_int_equal(version, world->ready[chunk] + 1);
     world->ready[chunk] = version;
@@ -146,7 +224,9 @@ static void step_done(void *arg, uint64_t step, double loss)
 {
     struct world *world = arg;
     assert_int_equal(step, world->done);
+    assert_int_equal(world->measured, optimizer_rounds(&world->plan.training.optimizer));
     world->done++;
+    world->measured = 0;
     world->loss = loss;
 }
 
@@ -157,36 +237,94 @@ static void failed(void *arg, const char *sentence)
     snprintf(world->sentence, sizeof world->sentence, "%s", sentence);
 }
 
+static void choose_optimizer(struct world *world)
+{
+    uint64_t *r = &world->seed;
+    struct plan_optimizer *plan = &world->plan.training.optimizer;
+    *plan = (struct plan_optimizer){
+        .type = (enum plan_optimizer_type)below(r, PLAN_LAMB + 1),
+        .learning_rate = 0.05,
+        .momentum = below(r, 3) == 0 ? 0 : 0.9,
+        .nesterov = below(r, 2) == 0,
+        .weight_decay = below(r, 2) == 0 ? 0 : 1e-4,
+        .decay = 0.99,
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .epsilon = 1e-6,
+        .clip_value = below(r, 3) == 0 ? 2 : 0,
+        .clip_norm = below(r, 2) == 0 ? 10 : 0,
+        .schedule = {.type = below(r, 2) == 0 ? PLAN_SCHEDULE_COSINE : PLAN_SCHEDULE_CONSTANT, .warmup_steps = 2},
+    };
+}
+
+/* Tensors of all sizes, statistics among them; the shard begins at a canonical chunk of one. */
+static void choose_tensors(struct world *world)
+{
+    uint64_t *r = &world->seed;
+    uint64_t end = world->begin + world->floats, at = 0;
+    for (world->tensor_count = 0; at < end; world->tensor_count++) {
+        uint64_t count = 1 + below(r, 30), left = end - at;
+        if (at + count > world->begin && at < world->begin && (world->begin - at) % CANONICAL != 0)
+            count = world->begin - at;
+        world->tensors[world->tensor_count] = (struct network_tensor){
+            .offset = at,
+            .count = count < left ? count : left,
+            .kind = below(r, 5) == 0 ? TENSOR_STATISTIC : TENSOR_WEIGHT,
+            .momentum = 0.25F,
+        };
+        at += world->tensors[world->tensor_count].count;
+    }
+}
+
+static void cut_chunks(struct world *world)
+{
+    const struct network network = {.tensors = world->tensors, .tensor_count = world->tensor_count};
+    uint64_t end = world->begin + world->floats;
+    for (uint64_t at = world->begin; at < end; world->chunks++) {
+        uint64_t until = layout_cut(&network, CANONICAL, at, end, CHUNK);
+        world->cut[world->chunks] = (struct chunk){.offset = at, .count = (uint32_t)(until - at)};
+        at = until;
+    }
+}
+
 static void world_start(struct world *world, struct net *net, uint64_t seed)
 {
     *world = (struct world){.seed = seed, .net = net};
     uint64_t *r = &world->seed;
     world->plan.blocks = 1 + below(r, PLAN_BLOCKS_MOST);
     world->plan.shards = 1;
+    world->plan.wire = below(r, 2) == 0 ? PLAN_FLOAT32 : PLAN_BFLOAT16;
     world->plan.training.batch_size = 1 + below(r, below(r, 3) == 0 ? 8 : 150);
     world->plan.training.epochs = 1 + below(r, 2);
-    world->plan.training.optimizer.learning_rate = 0.05;
-    world->plan.training.optimizer.momentum = below(r, 3) == 0 ? 0 : 0.9;
-    world->plan.training.optimizer.weight_decay = below(r, 2) == 0 ? 0 : 1e-4;
+    choose_optimizer(world);
     uint64_t samples = 1 + below(r, 2 * world->plan.training.batch_size);
     world->schedule = schedule_of(&world->plan, samples);
     world->tree = tree_of(world->plan.blocks);
     world->only_leaves = below(r, 4) == 0;
-    world->begin = 16 * below(r, 100);
+    world->commits_late = below(r, 2) == 0;
+    world->begin = below(r, BEGIN_MOST);
     world->floats = 1 + below(r, FLOATS_MOST);
-    world->chunks = (world->floats + CHUNK - 1) / CHUNK;
-    struct shard_hooks hooks = {chunk_ready, step_done, failed, world};
+    choose_tensors(world);
+    cut_chunks(world);
+    struct shard_hooks hooks = {
+        .chunk_ready = chunk_ready, .step_done = step_done, .measured = measured, .failed = failed, .arg = world};
+    const struct shard_cut cut = {.chunks = world->cut,
+                                  .chunk_count = world->chunks,
+                                  .tensors = world->tensors,
+                                  .tensor_count = world->tensor_count,
+                                  .canonical = CANONICAL};
     struct error err = {0};
-    if (shard_make(&world->shard, net, &world->plan, world->begin, world->begin + world->floats, CHUNK, samples, &hooks,
-                   &err) < 0)
+    if (optimizer_new(&world->optimizer, &world->plan.training.optimizer, world->tensors, world->tensor_count,
+                      CANONICAL, &err) < 0 ||
+        shard_make(&world->shard, net, &world->plan, &cut, samples, &hooks, &err) < 0)
         fail_msg("%s", error_message(&err));
+    for (uint32_t i = 0; i < world->begin + world->floats; i++)
+        world->all[i] = (float)i * 0.2501F - 3;
+    shard_start_from(world->shard, world->all + world->begin);
     for (uint32_t i = 0; i < world->floats; i++)
-        world->theta[i] = (float)i * 0.25F - 3;
-    for (uint32_t i = 0; i < world->chunks; i++) {
-        struct shard_chunk chunk = shard_chunk(world->shard, i);
-        assert_int_equal(chunk.offset, world->begin + i * CHUNK);
-        memcpy(chunk.params->data, world->theta + (size_t)i * CHUNK, chunk.params->length);
-    }
+        world->theta[i] = handed_out(world, world->all[world->begin + i]);
+    for (uint32_t i = 0; i < world->chunks; i++)
+        assert_int_equal(shard_chunk(world->shard, i).offset, world->cut[i].offset);
 }
 
 static void world_stop(struct world *world)
@@ -197,18 +335,25 @@ static void world_stop(struct world *world)
         payload_unref(world->net, world->kept[i]);
     }
     shard_free(world->shard);
+    optimizer_free(world->optimizer);
 }
 
 static struct payload *gradient_payload(struct world *world, uint64_t step, uint32_t node, uint32_t chunk,
                                         struct frame *frame)
 {
-    uint32_t at = chunk * CHUNK, count = world->floats - at < CHUNK ? world->floats - at : CHUNK;
+    const struct chunk *of = &world->cut[chunk];
     uint32_t samples = schedule_step(&world->schedule, step).count;
-    struct payload *payload = payload_new(world->net, count * sizeof(float));
-    *frame = (struct frame){.type = FRAME_PUSH, .node = node, .step = step, .offset = world->begin + at};
+    float values[CHUNK];
+    struct payload *payload = payload_new(world->net, (size_t)of->count * layout_value_bytes(world->plan.wire));
+    *frame = (struct frame){.type = FRAME_PUSH, .node = node, .step = step, .offset = of->offset};
     frame->length = payload->length;
-    bool any = node_value(world, step, samples, node, at, count, (float *)payload->data, &frame->value.loss);
+    bool any = node_value(world, step, samples, node, (uint32_t)of->offset - world->begin, of->count, values,
+                          &frame->value.loss);
     assert_true(any);
+    if (is_rounded(world))
+        vector_bfloat16_pack((uint16_t *)payload->data, values, of->count);
+    else
+        memcpy(payload->data, values, payload->length);
     if (chunk > 0)
         frame->value.loss = 77; /* counts in the first chunk only */
     return payload;
@@ -239,13 +384,25 @@ static enum push_result push(struct world *world, uint64_t step, uint32_t node, 
     return result;
 }
 
-static void check_params(struct world *world, uint64_t version, const float *theta)
+static void check_chunks(const struct world *world, uint64_t version, const float *theta)
 {
     for (uint32_t i = 0; i < world->chunks; i++) {
-        struct payload *params = shard_params(world->shard, version, world->begin + (uint64_t)i * CHUNK);
+        const struct chunk *chunk = &world->cut[i];
+        struct payload *params = shard_params(world->shard, version, chunk->offset);
+        float values[CHUNK];
         assert_non_null(params);
-        assert_memory_equal(params->data, theta + (size_t)i * CHUNK, params->length);
+        assert_int_equal(params->length, chunk->count * layout_value_bytes(world->plan.wire));
+        if (is_rounded(world))
+            vector_bfloat16_unpack(values, (const uint16_t *)params->data, chunk->count);
+        else
+            memcpy(values, params->data, params->length);
+        assert_memory_equal(values, theta + (chunk->offset - world->begin), chunk->count * sizeof *values);
     }
+}
+
+static void check_params(struct world *world, uint64_t version, const float *theta)
+{
+    check_chunks(world, version, theta);
     assert_null(shard_params(world->shard, version + 1, world->begin));
     if (version >= 2)
         assert_null(shard_params(world->shard, version - 2, world->begin));
@@ -279,6 +436,8 @@ static void push_something(struct world *world, uint64_t step, uint32_t samples)
                 assert_int_equal(result, PUSH_DUPLICATE);
             if (below(r, 8) == 0)
                 assert_int_equal(push(world, step, nodes[i], chunk), PUSH_DUPLICATE);
+            if (below(r, 32) == 0)
+                commit_late(world);
         }
     }
     if (below(r, 16) == 0 && world->done == step && step + 1 < world->schedule.steps)
@@ -287,7 +446,7 @@ static void push_something(struct world *world, uint64_t step, uint32_t samples)
 
 static uint32_t run_world(struct net *net, uint64_t seed, bool hungry)
 {
-    struct world world;
+    static struct world world;
     world_start(&world, net, seed);
     world.hungry = hungry;
     check_params(&world, 0, world.theta);
@@ -297,15 +456,14 @@ static uint32_t run_world(struct net *net, uint64_t seed, bool hungry)
         for (int i = 0; world.done == step; i++) {
             assert_true(i < PUSHES_MOST);
             push_something(&world, step, samples);
+            if (below(&world.seed, 3) == 0)
+                commit_late(&world);
         }
         assert_int_equal(world.done, step + 1);
         assert_int_equal(shard_version(world.shard), step + 1);
         assert_memory_equal(&world.loss, &loss, sizeof loss);
         check_params(&world, step + 1, world.theta);
-        for (uint32_t i = 0; i < world.chunks; i++) {
-            struct payload *params = shard_params(world.shard, step, world.begin + (uint64_t)i * CHUNK);
-            assert_memory_equal(params->data, world.before + (size_t)i * CHUNK, params->length);
-        }
+        check_chunks(&world, step, world.before);
         push_something(&world, step, samples); /* late ones change nothing */
         check_params(&world, step + 1, world.theta);
     }
@@ -348,7 +506,7 @@ static void an_ancestor_frees_what_it_replaces(void **state)
     (void)state;
     cleanup_net struct net *net = new_net();
     struct reduction *reduction = calloc(1, sizeof *reduction);
-    reduction_begin(reduction, net, tree_of(8), 80);
+    reduction_begin(reduction, net, tree_of(8), PLAN_FLOAT32, 80);
     struct payload *values[3];
     static const uint32_t nodes[3] = {8, 5, 2};
     for (int i = 0; i < 3; i++) {
@@ -360,7 +518,7 @@ static void an_ancestor_frees_what_it_replaces(void **state)
     }
     assert_int_equal(values[0]->references, 1);
     assert_int_equal(values[1]->references, 1);
-    reduction_begin(reduction, net, tree_of(8), 80);
+    reduction_begin(reduction, net, tree_of(8), PLAN_FLOAT32, 80);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(values[i]->references, 1);
         payload_unref(net, values[i]);
@@ -412,6 +570,80 @@ static void other_bits_for_the_same_node_fail_the_job(void **state)
     }
 }
 
+static void count_measured(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count)
+{
+    (void)step;
+    (void)measures;
+    assert_int_equal(count, round == 0 ? 4 : 8);
+    ++*(uint32_t *)arg;
+}
+
+static void commits_come_for_what_was_measured(void **state)
+{
+    (void)state;
+    cleanup_net struct net *net = new_net();
+    struct plan plan = {.blocks = 1,
+                        .shards = 1,
+                        .training = {.epochs = 1,
+                                     .batch_size = 4,
+                                     .optimizer = {.type = PLAN_LAMB,
+                                                   .learning_rate = 0.1,
+                                                   .beta1 = 0.9,
+                                                   .beta2 = 0.99,
+                                                   .epsilon = 1e-6,
+                                                   .clip_norm = 1}}};
+    struct shard *shard = NULL;
+    uint32_t measures = 0;
+    struct shard_hooks hooks = {.measured = count_measured, .arg = &measures};
+    struct error err = {0};
+    const double scalar = 1;
+    assert_int_equal(plain_shard(&shard, net, &plan, 0, 64, CHUNK, 9, &hooks, &err), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(shard_commit(shard, 0, 0, &scalar, 1, &err), -1);
+        assert_string_equal(error_message(&err),
+                            "COMMIT names round 0 of step 0, which this shard has not measured yet");
+        struct payload *payload = payload_new(net, CHUNK * sizeof(float));
+        memset(payload->data, 0, payload->length);
+        struct frame frame = {.type = FRAME_PUSH, .node = 1, .offset = (uint64_t)CHUNK * i, .length = payload->length};
+        enum push_result result;
+        for (int again = 0; again < 2; again++)
+            assert_int_equal(shard_push(shard, &frame, payload, &result, &err), 0);
+        payload_unref(net, payload);
+    }
+    assert_int_equal(measures, 1);
+    static const struct {
+        uint64_t step;
+        uint32_t round, count;
+        const char *sentence; /* NULL: right */
+    } cases[] = {
+        {1, 0, 1, "round 0 of step 1, which this shard has not measured yet"},
+        {0, 1, 1, "round 1 of step 0, which this shard has not measured yet"},
+        {UINT64_MAX, 0, 1, "not measured yet"},
+        {0, UINT32_MAX, 1, "not measured yet"},
+        {0, 0, 0, "COMMIT has 0 numbers for round 0; they are 1"},
+        {0, 0, 2, "COMMIT has 2 numbers for round 0"},
+        {0, 0, 1, NULL},
+        {0, 0, 1, NULL}, /* again */
+        {0, 0, 7, NULL}, /* who looks? */
+        {0, 1, 4, "COMMIT has 4 numbers for round 1; they are 1"},
+        {0, 1, 1, NULL},
+        {0, 1, 1, NULL},
+        {0, 0, 1, NULL},
+        {1, 0, 1, "not measured yet"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const double scalars[4] = {1, 1, 1, 1};
+        err.message[0] = '\0';
+        assert_int_equal(shard_commit(shard, cases[i].step, cases[i].round, scalars, cases[i].count, &err),
+                         cases[i].sentence == NULL ? 0 : -1);
+        if (cases[i].sentence != NULL && strstr(error_message(&err), cases[i].sentence) == NULL)
+            fail_msg("%zu: '%s' does not say '%s'", i, error_message(&err), cases[i].sentence);
+    }
+    assert_int_equal(measures, 2);
+    assert_int_equal(shard_version(shard), 1);
+    shard_free(shard);
+}
+
 static void headers_are_checked_against_the_plan(void **state)
 {
     (void)state;
@@ -420,10 +652,10 @@ static void headers_are_checked_against_the_plan(void **state)
         .blocks = 6,
         .shards = 1,
         .training = {.epochs = 1, .batch_size = 4, .optimizer = {.learning_rate = 0.1, .momentum = 0.9}}};
-    struct shard *shard;
+    struct shard *shard = NULL;
     struct shard_hooks hooks = {0};
     struct error err = {0};
-    assert_int_equal(shard_make(&shard, net, &plan, 32, 32 + 40, CHUNK, 9, &hooks, &err), 0);
+    assert_int_equal(plain_shard(&shard, net, &plan, 32, 32 + 40, CHUNK, 9, &hooks, &err), 0);
     /* 6 blocks of 4 samples: blocks 1, 2, 4 and 5 have one each; the last step has one, in block 5. */
     static const struct {
         uint64_t step, offset;
@@ -467,21 +699,48 @@ static void headers_are_checked_against_the_plan(void **state)
     shard_free(shard);
 }
 
-static void ranges_fill_the_vector(void **state)
+static bool is_canonical(const struct network *network, uint64_t at)
+{
+    for (uint32_t i = 0; i < network->tensor_count; i++) {
+        const struct network_tensor *tensor = &network->tensors[i];
+        if (at >= tensor->offset && at < tensor->offset + tensor->count)
+            return (at - tensor->offset) % network_chunk(network) == 0;
+    }
+    return at == network->parameters;
+}
+
+static void chunks_fill_the_vector(void **state)
 {
     (void)state;
     uint64_t seed = 1;
-    for (int i = 0; i < 2000; i++) {
-        uint64_t parameters = 1 + random_next(&seed) % (i % 2 == 0 ? 1000 : NETWORK_PARAMETERS_MOST), at = 0;
-        uint32_t shards = 1 + below(&seed, PLAN_SHARDS_MOST);
-        for (uint32_t shard = 0; shard < shards; shard++) {
-            uint64_t begin, end;
-            shard_range(parameters, shards, shard, &begin, &end);
-            assert_int_equal(begin, at);
-            assert_true(begin % 16 == 0 && end >= begin);
-            at = end;
+    for (int i = 0; i < 500; i++) {
+        static struct network_tensor tensors[20];
+        struct network network = {.tensors = tensors, .tensor_count = 1 + below(&seed, 20)};
+        uint32_t most = below(&seed, 3) == 0 ? 5000000 : below(&seed, 2) == 0 ? 100000 : 1000;
+        for (uint32_t k = 0; k < network.tensor_count; k++) {
+            tensors[k] = (struct network_tensor){.offset = network.parameters, .count = 1 + below(&seed, most)};
+            network.parameters += tensors[k].count;
         }
-        assert_int_equal(at, parameters);
+        uint32_t shards = 1 + below(&seed, PLAN_SHARDS_MOST);
+        cleanup_layout struct layout *layout = NULL;
+        struct error err = {0};
+        assert_int_equal(layout_new(&layout, &network, shards, &err), 0);
+        uint64_t at = 0;
+        uint32_t shard = 0;
+        for (uint32_t k = 0; k < layout_chunks(layout); k++) {
+            const struct chunk *chunk = &layout->chunks[k];
+            assert_int_equal(chunk->offset, at);
+            assert_true(chunk->count > 0 && chunk->count <= WIRE_CHUNK_FLOATS && is_canonical(&network, at));
+            assert_true(chunk->shard >= shard && chunk->shard < shards);
+            shard = chunk->shard;
+            assert_true(k >= layout->first[shard] && k < layout->first[shard + 1]);
+            assert_ptr_equal(layout_find(layout, at), chunk);
+            if (chunk->count > 1)
+                assert_null(layout_find(layout, at + 1));
+            at += chunk->count;
+        }
+        assert_int_equal(at, network.parameters);
+        assert_null(layout_find(layout, at));
     }
 }
 
@@ -499,16 +758,17 @@ static void a_shard_begins_with_the_models_values(void **state)
     cleanup_free float *all = malloc(parameters * sizeof *all);
     model_init_range(model, 5, 0, parameters, all);
     struct shard_hooks hooks = {0};
+    cleanup_layout struct layout *layout = NULL;
+    assert_int_equal(layout_new(&layout, model_network(model), 2, &err), 0);
+    assert_true(layout_chunks(layout) >= 4);
     for (uint32_t index = 0; index < 2; index++) {
         cleanup_shard struct shard *shard = NULL;
         assert_int_equal(shard_new(&shard, net, &plan, model, index, 100, &hooks, &err), 0);
-        uint64_t begin, end;
-        shard_range(parameters, 2, index, &begin, &end);
-        assert_int_equal(shard_chunks(shard), 2);
-        for (uint64_t at = begin; at < end; at += WIRE_CHUNK_FLOATS) {
-            struct payload *params = shard_params(shard, 0, at);
-            assert_int_equal(params->length / 4, end - at < WIRE_CHUNK_FLOATS ? end - at : WIRE_CHUNK_FLOATS);
-            assert_memory_equal(params->data, all + at, params->length);
+        for (uint32_t i = layout->first[index]; i < layout->first[index + 1]; i++) {
+            const struct chunk *chunk = &layout->chunks[i];
+            struct payload *params = shard_params(shard, 0, chunk->offset);
+            assert_int_equal(params->length, chunk->count * sizeof(float));
+            assert_memory_equal(params->data, all + chunk->offset, params->length);
         }
     }
     struct shard *none = NULL;
@@ -524,7 +784,8 @@ int main(void)
         cmocka_unit_test(an_ancestor_frees_what_it_replaces),
         cmocka_unit_test(other_bits_for_the_same_node_fail_the_job),
         cmocka_unit_test(headers_are_checked_against_the_plan),
-        cmocka_unit_test(ranges_fill_the_vector),
+        cmocka_unit_test(commits_come_for_what_was_measured),
+        cmocka_unit_test(chunks_fill_the_vector),
         cmocka_unit_test(a_shard_begins_with_the_models_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

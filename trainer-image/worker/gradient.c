@@ -4,7 +4,7 @@
 #include <string.h>
 
 enum {
-    SIDES = 4,    /* rows that the two sides of a node take */
+    LEFT = 2,     /* rows that the left side of a node takes */
     PIECE = 2048, /* floats added up at a time */
 };
 
@@ -17,14 +17,18 @@ struct gradient {
     struct workspace *workspace;
     float *x;
     float *targets;
-    uint64_t row; /* floats of a row: the parameters, up to a whole cache line */
-    float *rows;  /* of the left side and of the right, two each, then scratch */
+    uint64_t row;    /* floats of a row: the parameters, up to a whole cache line */
+    float *rows;     /* of the left side, then of the right; those of the right that hold nothing yet are scratch */
+    uint32_t *waits; /* of each chunk, the floats of the last block that are not final yet */
 
-    /* Of the node that is being computed. */
+    /* Of the node that is being computed: left side + (spine[0] + (spine[1] + … + the last block)). */
     const struct gradient_hooks *hooks;
+    const struct parameters *parameters;
     const float *params;
     struct schedule_step step;
     struct permutation order;
+    uint32_t left, spine; /* rows */
+    bool last;            /* the last block is being computed */
 };
 
 static uint32_t largest_block(const struct plan *plan)
@@ -47,11 +51,16 @@ int gradient_new(struct gradient **out, const struct plan *plan, const struct mo
     uint32_t samples = largest_block(plan);
     if (workspace_new(&gradient->workspace, model, samples, err) < 0)
         return -1;
-    size_t rows = SIDES + tree_scratch_rows(gradient->tree, TREE_ROOT);
+    size_t height = tree_scratch_rows(gradient->tree, TREE_ROOT);
+    size_t rows = LEFT + (height > 0 ? height : 1);
     gradient->x = malloc(samples * model_sample_size(model) * sizeof(float));
     gradient->targets = malloc(samples * sizeof(float));
     gradient->rows = aligned_alloc(64, rows * gradient->row * sizeof(float));
-    if (gradient->x == NULL || gradient->targets == NULL || gradient->rows == NULL)
+    cleanup_layout struct layout *layout = NULL;
+    if (layout_new(&layout, model_network(model), plan->shards, err) < 0)
+        return -1;
+    gradient->waits = calloc(layout_chunks(layout), sizeof *gradient->waits);
+    if (gradient->x == NULL || gradient->targets == NULL || gradient->rows == NULL || gradient->waits == NULL)
         return error_set(err, "make room for %zu gradients of %llu parameters and blocks of %u samples: no memory",
                          rows, (unsigned long long)gradient->row, samples);
     memset(gradient->rows, 0, rows * gradient->row * sizeof(float)); /* what is behind the last parameter stays 0 */
@@ -67,6 +76,7 @@ void gradient_free(struct gradient *gradient)
     free(gradient->x);
     free(gradient->targets);
     free(gradient->rows);
+    free(gradient->waits);
     free(gradient);
 }
 
@@ -76,6 +86,127 @@ uint32_t gradient_cover(const struct gradient *gradient, uint64_t step, uint32_t
     return tree_cover(gradient->tree, schedule_step(&gradient->schedule, step).count, first, count, nodes);
 }
 
+/* ---- handing out ---- */
+
+static float *row_of(const struct gradient *gradient, uint32_t row)
+{
+    return gradient->rows + row * gradient->row;
+}
+
+static bool is_rounded(const struct gradient *gradient)
+{
+    return gradient->plan->wire == PLAN_BFLOAT16;
+}
+
+static void sum_of(const struct gradient *gradient, float *out, const float *a, const float *b, uint32_t count)
+{
+    if (is_rounded(gradient))
+        vector_bfloat16_sum(out, a, b, count);
+    else
+        vector_sum(out, a, b, count);
+}
+
+/* Floats [at, at + count) of the right side, in `out` or where they are already: added from the last block up. */
+static const float *right_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PIECE])
+{
+    const float *sum = row_of(gradient, LEFT + gradient->spine) + at;
+    for (uint32_t i = gradient->spine; i-- > 0;) {
+        sum_of(gradient, out, row_of(gradient, LEFT + i) + at, sum, count);
+        sum = out;
+    }
+    return sum;
+}
+
+static const float *left_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PIECE])
+{
+    const float *first = row_of(gradient, 0) + at;
+    if (gradient->left == 1)
+        return first;
+    sum_of(gradient, out, first, row_of(gradient, 1) + at, count);
+    return out;
+}
+
+/* The node's last levels of sums go straight to where it is sent from, a piece of the first-level cache at a time: each
+ * row is read once, and what lies between is never written to memory. */
+static void add_up(const struct gradient *gradient, const struct chunk *chunk, void *out)
+{
+    float left[PIECE], right[PIECE];
+    float *floats = out;
+    uint16_t *packed = out;
+    for (uint32_t done = 0; done < chunk->count; done += PIECE) {
+        uint32_t count = chunk->count - done < PIECE ? chunk->count - done : PIECE;
+        const float *b = right_side(gradient, chunk->offset + done, count, right);
+        if (gradient->left == 0) {
+            if (is_rounded(gradient))
+                vector_bfloat16_pack(packed + done, b, count);
+            else
+                memcpy(floats + done, b, count * sizeof *floats);
+            continue;
+        }
+        const float *a = left_side(gradient, chunk->offset + done, count, left);
+        if (is_rounded(gradient))
+            vector_bfloat16_sum_pack(packed + done, a, b, count);
+        else
+            vector_sum(floats + done, a, b, count);
+    }
+}
+
+static void hand_out(const struct gradient *gradient, uint32_t index, double loss)
+{
+    const struct gradient_hooks *hooks = gradient->hooks;
+    const struct chunk *chunk = parameters_chunk(gradient->parameters, index);
+    void *place = hooks->place(hooks->arg, chunk);
+    if (place == NULL)
+        return;
+    add_up(gradient, chunk, place);
+    hooks->filled(hooks->arg, chunk, index == 0 ? loss : 0);
+}
+
+/* The chunk that holds parameter `at`. */
+static uint32_t chunk_holding(const struct parameters *parameters, uint64_t at)
+{
+    uint32_t low = 0, high = parameters_chunks(parameters) - 1;
+    while (low < high) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (parameters_chunk(parameters, middle)->offset <= at)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* Parameters [begin, end) of the last block are final: chunks that waited for nothing else go. The first waits for the
+ * loss, too. */
+static void block_ready(void *arg, uint64_t begin, uint64_t end)
+{
+    struct gradient *gradient = arg;
+    while (begin < end) {
+        uint32_t index = chunk_holding(gradient->parameters, begin);
+        const struct chunk *chunk = parameters_chunk(gradient->parameters, index);
+        uint64_t until = chunk->offset + chunk->count < end ? chunk->offset + chunk->count : end;
+        gradient->waits[index] -= (uint32_t)(until - begin);
+        if (gradient->waits[index] == 0 && index > 0)
+            hand_out(gradient, index, 0);
+        begin = until;
+    }
+}
+
+static void wait_for_all(struct gradient *gradient)
+{
+    for (uint32_t i = 0; i < parameters_chunks(gradient->parameters); i++)
+        gradient->waits[i] = parameters_chunk(gradient->parameters, i)->count;
+}
+
+static void hand_out_rest(struct gradient *gradient, double loss)
+{
+    for (uint32_t i = parameters_chunks(gradient->parameters); i-- > 0;)
+        if (i == 0 || gradient->waits[i] > 0)
+            hand_out(gradient, i, loss);
+}
+
+/* ---- computing ---- */
+
 static int compute_block(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
 {
     struct gradient *gradient = arg;
@@ -83,23 +214,27 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
     if (!gradient->hooks->go_on(gradient->hooks->arg))
         return -1;
     uint32_t samples = (uint32_t)(range.end - range.begin);
-    dataset_fetch(gradient->train, &gradient->order, gradient->step.first + range.begin, samples, gradient->x,
-                  gradient->targets);
-    const struct model_batch batch = {
+    uint64_t first = gradient->step.first + range.begin;
+    dataset_fetch(gradient->train, &gradient->order, first, samples, gradient->x, gradient->targets);
+    struct model_batch batch = {
         .n = samples,
         .x = gradient->x,
         .targets = gradient->targets,
-        .place = {gradient->plan->training.seed, (uint32_t)gradient->step.epoch, gradient->step.first + range.begin},
+        .place = {gradient->plan->training.seed, (uint32_t)gradient->step.epoch, first},
+        .ready = gradient->last ? block_ready : NULL,
+        .ready_arg = gradient,
     };
     *loss = model_gradient(gradient->model, gradient->params, &batch, out, gradient->workspace);
     return 0;
 }
 
-/* The node's value into row `row`. */
+/* The node's value into row `row`. Scratch are the rows behind, or those of the right side: a node has as many of them
+ * free as it is high. */
 static int reduce(struct gradient *gradient, uint32_t node, uint32_t row, double *loss)
 {
-    return tree_reduce(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient,
-                       gradient->rows + SIDES * gradient->row, gradient->rows + row * gradient->row, loss);
+    return tree_reduce_by(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient,
+                          is_rounded(gradient) ? vector_bfloat16_add : vector_add,
+                          row_of(gradient, row < LEFT ? LEFT : row + 1), row_of(gradient, row), loss);
 }
 
 /* Down to where both sides have samples: with an empty side a node's value is the other's. */
@@ -117,83 +252,58 @@ static uint32_t descend(const struct gradient *gradient, uint32_t node)
     return node;
 }
 
-/* One side of the node: as one row, or as two that are still to be added. Returns how many rows from `row` on hold it,
- * 0 where it is no longer wanted. */
-static uint32_t reduce_side(struct gradient *gradient, uint32_t node, uint32_t row, double *loss)
+/* The left side: as one row, or as two that are still to be added. False where it is no longer wanted. */
+static bool reduce_left(struct gradient *gradient, uint32_t node, double *loss)
 {
     node = descend(gradient, node);
-    if (tree_is_leaf(gradient->tree, node))
-        return reduce(gradient, node, row, loss) < 0 ? 0 : 1;
+    gradient->left = tree_is_leaf(gradient->tree, node) ? 1 : 2;
+    if (gradient->left == 1)
+        return reduce(gradient, node, 0, loss) == 0;
     double right = 0;
-    if (reduce(gradient, 2 * node, row, loss) < 0 || reduce(gradient, 2 * node + 1, row + 1, &right) < 0)
-        return 0;
+    if (reduce(gradient, 2 * node, 0, loss) < 0 || reduce(gradient, 2 * node + 1, 1, &right) < 0)
+        return false;
     *loss += right;
-    return 2;
+    return true;
 }
 
-/* Floats [begin, begin + count) of one side, in `out` or where they are already. */
-static const float *side(const struct gradient *gradient, uint32_t row, uint32_t rows, uint64_t begin, uint32_t count,
-                         float *out)
+/* The right side, or all of a node: down to its last block, whose gradient is final only when it is handed out. */
+static bool reduce_right(struct gradient *gradient, uint32_t node, double *loss)
 {
-    const float *first = gradient->rows + row * gradient->row + begin;
-    if (rows == 1)
-        return first;
-    vector_sum(out, first, first + gradient->row, count);
-    return out;
-}
-
-/* The node's last two levels of sums go straight to where it is sent from, a piece of the first-level cache at a time:
- * each row is read once, and what lies between is never written to memory. */
-static void add_up(const struct gradient *gradient, const uint32_t rows[2], const struct chunk *chunk, float *out)
-{
-    float left[PIECE], right[PIECE];
-    for (uint32_t done = 0; done < chunk->count; done += PIECE) {
-        uint32_t count = chunk->count - done < PIECE ? chunk->count - done : PIECE;
-        uint64_t begin = chunk->offset + done;
-        const float *a = side(gradient, 0, rows[0], begin, count, left);
-        if (rows[1] == 0)
-            memcpy(out + done, a, count * sizeof(float));
-        else
-            vector_sum(out + done, a, side(gradient, 2, rows[1], begin, count, right), count);
+    double losses[TREE_DEPTH_MOST + 1];
+    for (node = descend(gradient, node); !tree_is_leaf(gradient->tree, node); node = descend(gradient, 2 * node + 1)) {
+        if (reduce(gradient, 2 * node, LEFT + gradient->spine, &losses[gradient->spine]) < 0)
+            return false;
+        gradient->spine++;
     }
-}
-
-static void hand_out(const struct gradient *gradient, const struct parameters *parameters, const uint32_t rows[2],
-                     double loss)
-{
-    const struct gradient_hooks *hooks = gradient->hooks;
-    for (uint32_t i = 0; i < parameters_chunks(parameters); i++) {
-        const struct chunk *chunk = parameters_chunk(parameters, i);
-        float *place = hooks->place(hooks->arg, chunk);
-        if (place == NULL)
-            continue;
-        add_up(gradient, rows, chunk, place);
-        hooks->filled(hooks->arg, chunk, loss);
-    }
+    gradient->last = true;
+    int reduced = reduce(gradient, node, LEFT + gradient->spine, loss);
+    gradient->last = false;
+    for (uint32_t i = gradient->spine; reduced == 0 && i-- > 0;)
+        *loss = losses[i] + *loss;
+    return reduced == 0;
 }
 
 bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, const float *params,
                       const struct parameters *parameters, const struct gradient_hooks *hooks)
 {
     gradient->hooks = hooks;
+    gradient->parameters = parameters;
     gradient->params = params;
     gradient->step = schedule_step(&gradient->schedule, step);
     gradient->order =
         permutation_of_epoch(gradient->schedule.samples, gradient->plan->training.seed, (uint32_t)gradient->step.epoch);
+    gradient->left = gradient->spine = 0;
+    wait_for_all(gradient);
     node = descend(gradient, node);
-    uint32_t rows[2] = {0, 0};
-    double loss = 0, right = 0;
+    double left = 0, loss = 0;
     if (tree_is_leaf(gradient->tree, node)) {
-        rows[0] = reduce_side(gradient, node, 0, &loss);
-        if (rows[0] == 0)
+        if (!reduce_right(gradient, node, &loss))
             return false;
     } else {
-        rows[0] = reduce_side(gradient, 2 * node, 0, &loss);
-        rows[1] = rows[0] == 0 ? 0 : reduce_side(gradient, 2 * node + 1, 2, &right);
-        if (rows[1] == 0)
+        if (!reduce_left(gradient, 2 * node, &left) || !reduce_right(gradient, 2 * node + 1, &loss))
             return false;
-        loss += right;
+        loss = left + loss;
     }
-    hand_out(gradient, parameters, rows, loss);
+    hand_out_rest(gradient, loss);
     return true;
 }

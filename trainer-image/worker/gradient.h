@@ -1,7 +1,9 @@
 /* gradient — one tree node's sum of block gradients, handed out chunk by chunk; private to this folder.
  *
  * Each block is one call of model_gradient(), never fused with another, and sums are those of the fixed tree, so a node
- * has the same bits whoever computes it.
+ * has the same bits whoever computes it. With the plan's wire BFloat16 every node's are rounded to it, also of those
+ * that nobody sends. The chunks of the deepest layers are handed out while the last block's backward pass still goes on
+ * above them.
  */
 #ifndef THOLE_WORKER_GRADIENT_H
 #define THOLE_WORKER_GRADIENT_H
@@ -27,9 +29,11 @@ uint32_t gradient_cover(const struct gradient *gradient, uint64_t step, uint32_t
 struct gradient_hooks {
     /* Before every block: is the step still wanted? */
     bool (*go_on)(void *arg);
-    /* Where the node's sum over the chunk is to be written; NULL: it is not wanted. */
-    float *(*place)(void *arg, const struct chunk *chunk);
-    /* It is written; `loss` is the node's. */
+    /* Where the node's sum over the chunk is to be written, as the plan's wire has it; NULL: it is not wanted. Each
+     * chunk once, in any order; must not look at sockets. */
+    void *(*place)(void *arg, const struct chunk *chunk);
+    /* It is written. `loss` is the node's in the vector's first chunk, which comes when all is known, and 0 in others.
+     */
     void (*filled)(void *arg, const struct chunk *chunk, double loss);
     void *arg;
 };

@@ -2,6 +2,7 @@
 #include "worker/gradient.h"
 
 #include "common/buffer.h"
+#include "numerics/numerics.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,7 +42,7 @@ static void put_idx(const struct bed *bed, const char *name, uint32_t rank, uint
     assert_int_equal(file_write_atomically(path, content.data, content.length, &err), 0);
 }
 
-static void make(struct bed *bed, uint32_t blocks, uint32_t batch)
+static void make(struct bed *bed, uint32_t blocks, uint32_t batch, enum plan_wire wire)
 {
     *bed = (struct bed){.folder = "/tmp/thole-gradient-XXXXXX"};
     assert_non_null(mkdtemp(bed->folder));
@@ -58,13 +59,14 @@ static void make(struct bed *bed, uint32_t blocks, uint32_t batch)
     plan->training.seed = 7;
     plan->blocks = blocks;
     plan->shards = 2;
+    plan->wire = wire;
     struct error err = {0};
     const struct network_spec spec = {.zoo = "mlp"};
     const struct network_sample sample = {.shape = {1, SIDE, SIDE}, .classes = 10};
     if (dataset_open(&bed->train, bed->folder, plan, DATASET_TRAIN, &err) < 0 ||
         model_make(&bed->model, &spec, &sample, &err) < 0 ||
         gradient_new(&bed->gradient, plan, bed->model, bed->train, &err) < 0 ||
-        parameters_new(&bed->parameters, model_parameters(bed->model), plan->shards, &err) < 0)
+        parameters_new(&bed->parameters, model_network(bed->model), plan->shards, wire, &err) < 0)
         fail_msg("%s", error_message(&err));
     bed->params = malloc(model_parameters(bed->model) * sizeof(float));
     model_init_range(bed->model, 7, 0, model_parameters(bed->model), bed->params);
@@ -87,8 +89,10 @@ static void unmake(struct bed *bed)
 
 /* Where a node's chunks go in these tests. */
 struct sink {
+    enum plan_wire wire;
     float *values;
-    double loss;
+    uint16_t *packed; /* of the chunk that is being filled */
+    double loss;      /* of the first chunk */
     uint32_t chunks, stop_after;
 };
 
@@ -98,24 +102,39 @@ static bool go_on(void *arg)
     return sink->stop_after == 0 || --sink->stop_after > 0;
 }
 
-static float *place(void *arg, const struct chunk *chunk)
+static void *place(void *arg, const struct chunk *chunk)
 {
     struct sink *sink = arg;
-    return sink->values + chunk->offset;
+    if (sink->wire == PLAN_FLOAT32)
+        return sink->values + chunk->offset;
+    sink->packed = malloc(chunk->count * sizeof *sink->packed);
+    return sink->packed;
 }
 
 static void filled(void *arg, const struct chunk *chunk, double loss)
 {
     struct sink *sink = arg;
-    (void)chunk;
+    if (sink->wire == PLAN_BFLOAT16)
+        vector_bfloat16_unpack(sink->values + chunk->offset, sink->packed, chunk->count);
+    free(sink->packed);
+    sink->packed = NULL;
     sink->chunks++;
-    sink->loss = loss;
+    if (chunk->offset == 0)
+        sink->loss = loss;
+    else
+        assert_true(loss == 0);
 }
 
 static bool compute(struct bed *bed, uint64_t step, uint32_t node, struct sink *sink)
 {
     struct gradient_hooks hooks = {.go_on = go_on, .place = place, .filled = filled, .arg = sink};
     return gradient_compute(bed->gradient, step, node, bed->params, bed->parameters, &hooks);
+}
+
+static void round_all(const struct bed *bed, float *values)
+{
+    for (uint64_t i = 0; bed->plan.wire == PLAN_BFLOAT16 && i < model_parameters(bed->model); i++)
+        values[i] = bfloat16_value(bfloat16_of(values[i]));
 }
 
 /* The definition: the tree, written down once more, over one block a call. */
@@ -141,6 +160,7 @@ static bool define(struct bed *bed, uint64_t step, uint32_t node, float *out, do
         assert_int_equal(workspace_new(&workspace, bed->model, count, &err), 0);
         *loss = model_gradient(bed->model, bed->params, &(struct model_batch){.n = count, .x = x, .targets = targets},
                                out, workspace);
+        round_all(bed, out);
         return true;
     }
     cleanup_free float *right = malloc(n * sizeof(float));
@@ -150,6 +170,7 @@ static bool define(struct bed *bed, uint64_t step, uint32_t node, float *out, do
     if (has_left && has_right) {
         for (uint64_t i = 0; i < n; i++)
             out[i] += right[i];
+        round_all(bed, out);
         *loss += right_loss;
     }
     return has_left || has_right;
@@ -163,7 +184,7 @@ static void expect_nodes_as_defined(struct bed *bed, uint64_t step, uint32_t fir
     uint32_t nodes[TREE_COVER_MOST];
     uint32_t cover = gradient_cover(bed->gradient, step, first, count, nodes);
     for (uint32_t i = 0; i < cover; i++) {
-        struct sink sink = {.values = have};
+        struct sink sink = {.wire = bed->plan.wire, .values = have};
         double loss = 0;
         assert_true(define(bed, step, nodes[i], want, &loss));
         assert_true(compute(bed, step, nodes[i], &sink));
@@ -173,14 +194,13 @@ static void expect_nodes_as_defined(struct bed *bed, uint64_t step, uint32_t fir
     }
 }
 
-static void test_nodes_have_the_trees_bits(void **state)
+static void check_nodes(enum plan_wire wire)
 {
-    (void)state;
     static const uint32_t block_counts[] = {1, 2, 5, 8};
     for (size_t i = 0; i < sizeof block_counts / sizeof block_counts[0]; i++) {
         struct bed bed;
         uint32_t blocks = block_counts[i];
-        make(&bed, blocks, BATCH);
+        make(&bed, blocks, BATCH, wire);
         for (uint64_t step = 0; step < 4; step += 3) /* 60 samples in batches of 21: step 2 is short, 3 another epoch */
             for (uint32_t first = 0; first < blocks; first++)
                 for (uint32_t count = 1; count <= blocks - first; count += 3)
@@ -189,11 +209,23 @@ static void test_nodes_have_the_trees_bits(void **state)
     }
 }
 
+static void test_nodes_have_the_trees_bits(void **state)
+{
+    (void)state;
+    check_nodes(PLAN_FLOAT32);
+}
+
+static void test_rounded_nodes_have_the_trees_bits(void **state)
+{
+    (void)state;
+    check_nodes(PLAN_BFLOAT16);
+}
+
 static void test_short_steps_have_empty_blocks(void **state)
 {
     (void)state;
     struct bed bed;
-    make(&bed, 8, 19); /* steps of 19, 19, 19 and 3 samples: five blocks are empty */
+    make(&bed, 8, 19, PLAN_FLOAT32); /* steps of 19, 19, 19 and 3 samples: five blocks are empty */
     expect_nodes_as_defined(&bed, 3, 0, 8);
     for (uint32_t block = 0; block < 8; block++)
         expect_nodes_as_defined(&bed, 3, block, 1);
@@ -206,7 +238,7 @@ static void test_it_stops_when_it_is_told_to(void **state)
 {
     (void)state;
     struct bed bed;
-    make(&bed, 8, BATCH);
+    make(&bed, 8, BATCH, PLAN_FLOAT32);
     cleanup_free float *values = malloc(model_parameters(bed.model) * sizeof(float));
     struct sink sink = {.values = values, .stop_after = 3};
     assert_false(compute(&bed, 0, TREE_ROOT, &sink));
@@ -218,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nodes_have_the_trees_bits),
+        cmocka_unit_test(test_rounded_nodes_have_the_trees_bits),
         cmocka_unit_test(test_short_steps_have_empty_blocks),
         cmocka_unit_test(test_it_stops_when_it_is_told_to),
     };

@@ -33,12 +33,12 @@ static void *link_place(void *arg, struct conn *conn, const struct frame *frame,
         return NULL;
     }
     if (frame->type != FRAME_PARAMS || chunk == NULL || chunk->shard != link->shard ||
-        frame->length != chunk->count * sizeof(float)) {
+        frame->length != parameters_bytes(link->worker->parameters, chunk)) {
         error_set(err, "shard %u sent a frame of type %u for offset %llu that is none of its chunks", link->shard,
                   frame->type, (unsigned long long)frame->offset);
         return NULL;
     }
-    float *place = parameters_place(link->worker->parameters, chunk, frame->step);
+    void *place = parameters_place(link->worker->parameters, chunk, frame->step);
     link->receiving = place != NULL ? chunk : NULL;
     if (place != NULL)
         return place;

@@ -1,6 +1,6 @@
 #include "worker/parameters.h"
 
-#include "ps/ps.h"
+#include "numerics/numerics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,61 +15,34 @@ struct half {
 };
 
 struct parameters {
-    uint64_t count;
+    struct layout *layout;
     uint32_t chunk_count;
-    struct chunk *chunks;
+    enum plan_wire wire;
     uint64_t *asked; /* of each chunk, the version last asked for */
     struct half halves[2];
 };
 
-static uint32_t cut_range(uint64_t begin, uint64_t end, uint32_t shard, struct chunk *chunks)
-{
-    uint32_t count = 0;
-    for (uint64_t offset = begin; offset < end; offset += WIRE_CHUNK_FLOATS) {
-        uint64_t left = end - offset;
-        if (chunks != NULL)
-            chunks[count] = (struct chunk){
-                .shard = shard,
-                .offset = offset,
-                .count = (uint32_t)(left < WIRE_CHUNK_FLOATS ? left : WIRE_CHUNK_FLOATS),
-            };
-        count++;
-    }
-    return count;
-}
-
-static uint32_t cut_all(uint64_t parameters, uint32_t shards, struct chunk *chunks)
-{
-    uint32_t count = 0;
-    for (uint32_t shard = 0; shard < shards; shard++) {
-        uint64_t begin = 0, end = 0;
-        shard_range(parameters, shards, shard, &begin, &end);
-        count += cut_range(begin, end, shard, chunks != NULL ? chunks + count : NULL);
-    }
-    return count;
-}
-
-int parameters_new(struct parameters **out, uint64_t count, uint32_t shards, struct error *err)
+int parameters_new(struct parameters **out, const struct network *network, uint32_t shards, enum plan_wire wire,
+                   struct error *err)
 {
     cleanup_parameters struct parameters *parameters = calloc(1, sizeof *parameters);
     if (parameters == NULL)
         return error_set(err, "make room for the parameters: no memory");
-    parameters->count = count;
-    parameters->chunk_count = cut_all(count, shards, NULL);
-    if (parameters->chunk_count == 0)
-        return error_set(err, "a model without parameters cannot be trained");
-    parameters->chunks = calloc(parameters->chunk_count, sizeof *parameters->chunks);
+    if (layout_new(&parameters->layout, network, shards, err) < 0)
+        return -1;
+    parameters->chunk_count = layout_chunks(parameters->layout);
+    parameters->wire = wire;
     parameters->asked = calloc(parameters->chunk_count, sizeof *parameters->asked);
-    bool failed = parameters->chunks == NULL || parameters->asked == NULL;
+    bool failed = parameters->asked == NULL;
     for (int i = 0; i < 2; i++) {
         struct half *half = &parameters->halves[i];
-        half->values = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+        half->values = aligned_alloc(64, (network->parameters * sizeof(float) + 63) / 64 * 64);
         half->versions = calloc(parameters->chunk_count, sizeof *half->versions);
         failed = failed || half->values == NULL || half->versions == NULL;
     }
     if (failed)
-        return error_set(err, "make room for twice %llu parameters: no memory", (unsigned long long)count);
-    cut_all(count, shards, parameters->chunks);
+        return error_set(err, "make room for twice %llu parameters: no memory",
+                         (unsigned long long)network->parameters);
     parameters_forget(parameters);
     *out = move(parameters);
     return 0;
@@ -83,7 +56,7 @@ void parameters_free(struct parameters *parameters)
         free(parameters->halves[i].values);
         free(parameters->halves[i].versions);
     }
-    free(parameters->chunks);
+    layout_free(parameters->layout);
     free(parameters->asked);
     free(parameters);
 }
@@ -105,23 +78,17 @@ uint32_t parameters_chunks(const struct parameters *parameters)
 
 const struct chunk *parameters_chunk(const struct parameters *parameters, uint32_t index)
 {
-    return &parameters->chunks[index];
+    return &parameters->layout->chunks[index];
 }
 
 const struct chunk *parameters_find(const struct parameters *parameters, uint64_t offset)
 {
-    uint32_t low = 0, high = parameters->chunk_count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        const struct chunk *chunk = &parameters->chunks[middle];
-        if (chunk->offset == offset)
-            return chunk;
-        if (chunk->offset < offset)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
+    return layout_find(parameters->layout, offset);
+}
+
+uint32_t parameters_bytes(const struct parameters *parameters, const struct chunk *chunk)
+{
+    return chunk->count * layout_value_bytes(parameters->wire);
 }
 
 static bool is_newer(uint64_t version, uint64_t than)
@@ -129,10 +96,17 @@ static bool is_newer(uint64_t version, uint64_t than)
     return than == NONE || version > than;
 }
 
-float *parameters_place(struct parameters *parameters, const struct chunk *chunk, uint64_t version)
+/* What is to become floats is received into the latter half of their place: unpacked from the front, it is always
+ * read before it is written over. */
+static uint16_t *packed_place(const struct half *half, const struct chunk *chunk)
+{
+    return (uint16_t *)(half->values + chunk->offset) + chunk->count;
+}
+
+void *parameters_place(struct parameters *parameters, const struct chunk *chunk, uint64_t version)
 {
     struct half *half = &parameters->halves[version % 2];
-    uint64_t *held = &half->versions[chunk - parameters->chunks];
+    uint64_t *held = &half->versions[chunk - parameters->layout->chunks];
     if (!is_newer(version, *held))
         return NULL;
     if (*held != NONE && *held == half->newest)
@@ -142,13 +116,26 @@ float *parameters_place(struct parameters *parameters, const struct chunk *chunk
         half->newest = version;
         half->current = 0;
     }
-    return half->values + chunk->offset;
+    return parameters->wire == PLAN_BFLOAT16 ? (void *)packed_place(half, chunk) : half->values + chunk->offset;
+}
+
+static void unpack(const struct half *half, const struct chunk *chunk)
+{
+    enum { PIECE = 2048 };
+    uint16_t piece[PIECE];
+    for (uint32_t done = 0; done < chunk->count; done += PIECE) {
+        uint32_t count = chunk->count - done < PIECE ? chunk->count - done : PIECE;
+        memcpy(piece, packed_place(half, chunk) + done, count * sizeof *piece);
+        vector_bfloat16_unpack(half->values + chunk->offset + done, piece, count);
+    }
 }
 
 void parameters_placed(struct parameters *parameters, const struct chunk *chunk, uint64_t version)
 {
     struct half *half = &parameters->halves[version % 2];
-    half->versions[chunk - parameters->chunks] = version;
+    if (parameters->wire == PLAN_BFLOAT16)
+        unpack(half, chunk);
+    half->versions[chunk - parameters->layout->chunks] = version;
     if (version == half->newest)
         half->current++;
 }
@@ -182,6 +169,6 @@ bool parameters_must_ask(struct parameters *parameters, uint32_t index, uint64_t
 void parameters_ask_again(struct parameters *parameters, uint32_t shard)
 {
     for (uint32_t i = 0; i < parameters->chunk_count; i++)
-        if (parameters->chunks[i].shard == shard)
+        if (parameters->layout->chunks[i].shard == shard)
             parameters->asked[i] = NONE;
 }

@@ -10,21 +10,17 @@
 
 #include "common/cleanup.h"
 #include "common/error.h"
+#include "ps/layout.h"
 #include "wire/wire.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct chunk {
-    uint32_t shard;
-    uint32_t count;  /* floats */
-    uint64_t offset; /* of the first, in the flat vector */
-};
-
 struct parameters;
 
-/* Chunks of `count` parameters over `shards` shards, in the order of the flat vector. */
-int parameters_new(struct parameters **out, uint64_t count, uint32_t shards, struct error *err);
+/* The chunks of `shards` shards, in the order of the flat vector. */
+int parameters_new(struct parameters **out, const struct network *network, uint32_t shards, enum plan_wire wire,
+                   struct error *err);
 void parameters_free(struct parameters *parameters);
 CLEANUP_DEFINE(cleanup_parameters_pointer, struct parameters, parameters_free)
 #define cleanup_parameters CLEANUP(cleanup_parameters_pointer)
@@ -37,9 +33,11 @@ const struct chunk *parameters_chunk(const struct parameters *parameters, uint32
 /* The chunk that begins at `offset`, or NULL. */
 const struct chunk *parameters_find(const struct parameters *parameters, uint64_t offset);
 
-/* A chunk of `version` begins to come: where to write it. NULL where it is not wanted, being older than what is there,
- * or the same. */
-float *parameters_place(struct parameters *parameters, const struct chunk *chunk, uint64_t version);
+/* Bytes of a chunk as it travels. */
+uint32_t parameters_bytes(const struct parameters *parameters, const struct chunk *chunk);
+/* A chunk of `version` begins to come: where to write its bytes. NULL where it is not wanted, being older than what is
+ * there, or the same. */
+void *parameters_place(struct parameters *parameters, const struct chunk *chunk, uint64_t version);
 /* It has come, whole. */
 void parameters_placed(struct parameters *parameters, const struct chunk *chunk, uint64_t version);
 

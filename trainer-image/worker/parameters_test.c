@@ -1,7 +1,7 @@
 /* θ in two buffers: what is complete, what is over, what has to be asked for. */
 #include "worker/parameters.h"
 
-#include "ps/ps.h"
+#include "numerics/numerics.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,13 +15,20 @@
 /* Two shards of a chunk and a half each. */
 enum { CHUNKS = 4, COUNT = 3 * WIRE_CHUNK_FLOATS };
 
-static struct parameters *make(void)
+static struct parameters *make_of(enum plan_wire wire)
 {
     struct error err = {0};
     struct parameters *parameters = NULL;
-    assert_int_equal(parameters_new(&parameters, COUNT, 2, &err), 0);
+    struct network_tensor tensor = {.count = COUNT};
+    const struct network network = {.tensors = &tensor, .tensor_count = 1, .parameters = COUNT};
+    assert_int_equal(parameters_new(&parameters, &network, 2, wire, &err), 0);
     assert_int_equal(parameters_chunks(parameters), CHUNKS);
     return parameters;
+}
+
+static struct parameters *make(void)
+{
+    return make_of(PLAN_FLOAT32);
 }
 
 /* Every value says which version it is of. */
@@ -58,11 +65,9 @@ static void test_chunks_are_those_of_the_shards(void **state)
     uint64_t next = 0;
     for (uint32_t i = 0; i < CHUNKS; i++) {
         const struct chunk *chunk = parameters_chunk(parameters, i);
-        uint64_t begin = 0, end = 0;
-        shard_range(COUNT, 2, chunk->shard, &begin, &end);
         assert_int_equal(chunk->shard, i / 2);
         assert_int_equal(chunk->offset, next);
-        assert_true(chunk->offset >= begin && chunk->offset + chunk->count <= end);
+        assert_int_equal(parameters_bytes(parameters, chunk), chunk->count * 4);
         assert_ptr_equal(parameters_find(parameters, chunk->offset), chunk);
         next += chunk->count;
     }
@@ -170,6 +175,30 @@ static void test_all_can_be_forgotten(void **state)
     expect_complete(parameters, 0);
 }
 
+/* Every value its own, in chunks of odd sizes, too; what is not whole is not unpacked over a neighbour. */
+static void test_rounded_ones_are_unpacked(void **state)
+{
+    (void)state;
+    enum { ODD = 70001 };
+    struct error err = {0};
+    cleanup_parameters struct parameters *parameters = NULL;
+    struct network_tensor tensors[2] = {{.count = 3}, {.offset = 3, .count = ODD - 3}};
+    const struct network network = {.tensors = tensors, .tensor_count = 2, .parameters = ODD};
+    assert_int_equal(parameters_new(&parameters, &network, 1, PLAN_BFLOAT16, &err), 0);
+    for (uint32_t i = parameters_chunks(parameters); i-- > 0;) {
+        const struct chunk *chunk = parameters_chunk(parameters, i);
+        assert_int_equal(parameters_bytes(parameters, chunk), chunk->count * 2);
+        uint16_t *place = parameters_place(parameters, chunk, 4);
+        for (uint32_t k = 0; k < chunk->count; k++)
+            place[k] = (uint16_t)((chunk->offset + k) % 0x7f80); /* no NaN, which equals nothing */
+        parameters_placed(parameters, chunk, 4);
+    }
+    const float *values = parameters_at(parameters, 4);
+    assert_non_null(values);
+    for (uint32_t i = 0; i < ODD; i++)
+        assert_true(values[i] == bfloat16_value((uint16_t)(i % 0x7f80)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_versions_may_be_left_out),
         cmocka_unit_test(test_what_was_overtaken_is_asked_for_once),
         cmocka_unit_test(test_all_can_be_forgotten),
+        cmocka_unit_test(test_rounded_ones_are_unpacked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

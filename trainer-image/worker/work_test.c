@@ -22,7 +22,9 @@ static struct parameters *at_version(uint64_t version)
 {
     struct error err = {0};
     struct parameters *parameters = NULL;
-    assert_int_equal(parameters_new(&parameters, 100, 1, &err), 0);
+    struct network_tensor tensor = {.count = 100};
+    const struct network network = {.tensors = &tensor, .tensor_count = 1, .parameters = 100};
+    assert_int_equal(parameters_new(&parameters, &network, 1, PLAN_FLOAT32, &err), 0);
     const struct chunk *chunk = parameters_chunk(parameters, 0);
     assert_non_null(parameters_place(parameters, chunk, version));
     parameters_placed(parameters, chunk, version);

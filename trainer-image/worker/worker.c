@@ -71,19 +71,18 @@ static bool push_go_on(void *arg)
     return is_still_wanted(push->worker, push->generation) && !parameters_over(push->worker->parameters, push->step);
 }
 
-static float *push_place(void *arg, const struct chunk *chunk)
+static void *push_place(void *arg, const struct chunk *chunk)
 {
     struct push *push = arg;
     struct worker *worker = push->worker;
     if (!worker->links[chunk->shard].ready)
         return NULL; /* computed and pushed again when the connection is back */
-    push->payload = payload_new(worker->options.net, chunk->count * sizeof(float));
+    push->payload = payload_new(worker->options.net, parameters_bytes(worker->parameters, chunk));
     if (push->payload == NULL) {
         worker_fail(worker, "push a gradient: no memory");
         return NULL;
     }
-    push->payload->length = chunk->count * (uint32_t)sizeof(float);
-    return (float *)(void *)push->payload->data;
+    return push->payload->data;
 }
 
 static void push_filled(void *arg, const struct chunk *chunk, double loss)
@@ -167,7 +166,8 @@ int worker_new(struct worker **out, const struct worker_options *options, struct
         return error_set(err, "start the worker: no memory");
     worker->options = *options;
     worker->asked_step = UINT64_MAX;
-    if (parameters_new(&worker->parameters, model_parameters(options->model), options->plan->shards, err) < 0 ||
+    if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
+                       err) < 0 ||
         gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
         return -1;
     if (options->test != NULL && validator_new(&worker->validator, options->model, options->test, err) < 0)
