@@ -469,6 +469,8 @@ int network_build(struct network **out, const struct network_spec *spec, const s
                                    : layers_decode(&list, spec->layers, err);
     if (listed < 0)
         return -1;
+    if (spec->layers != NULL && (network->list = network_layers_text(spec->layers, err)) == NULL)
+        return -1;
     network->layer_count = list.count;
     network->layers = move(list.layers);
     network->tensors = calloc(4 * (size_t)network->layer_count, sizeof *network->tensors);
@@ -484,6 +486,7 @@ void network_free(struct network *network)
 {
     if (network == NULL)
         return;
+    free(network->list);
     free(network->layers);
     free(network->tensors);
     free(network);

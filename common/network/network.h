@@ -126,7 +126,8 @@ struct network_table {
 };
 
 struct network {
-    char name[NETWORK_NAME_SIZE]; /* the zoo's name, or "layers" */
+    char name[NETWORK_NAME_SIZE]; /* the zoo's name, or "layers" … */
+    char *list;                   /* … as network_layers_text() writes them; NULL: the zoo's */
     struct network_sample sample;
     enum loss_type loss;
     double huber_delta;

@@ -188,7 +188,7 @@ static void finish(void *arg)
     uint8_t digest[SHA256_SIZE];
     struct report_model model = {.step = options->version};
     if (make_directories(options->path, &err) < 0 ||
-        model_file_write(options->model, options->plan, options->kernel, saver->params, options->path, digest,
+        model_file_write(options->model, options->plan, options->kernel, saver->params, NULL, options->path, digest,
                          &model.bytes, &err) < 0) {
         options->done(options->arg, NULL, error_message(&err));
         return;

@@ -49,7 +49,8 @@ static void bed_free(struct bed *bed)
 static void write_model(struct bed *bed, uint8_t sha[SHA256_SIZE], uint64_t *bytes)
 {
     struct error err = {0};
-    assert_int_equal(model_file_write(bed->model, &bed->plan, "Haswell", bed->params, bed->path, sha, bytes, &err), 0);
+    assert_int_equal(
+        model_file_write(bed->model, &bed->plan, "Haswell", bed->params, NULL, bed->path, sha, bytes, &err), 0);
 }
 
 static void read_bytes(const char *path, struct buffer *buffer)
@@ -117,10 +118,10 @@ static void what_is_written_is_read(void **state)
     const uint64_t n = model_parameters(bed.model);
     cleanup_free float *params = calloc(n, sizeof *params);
     cleanup_json cJSON *metadata = NULL;
-    assert_int_equal(model_file_read(bed.model, bed.path, params, &metadata, &err), 0);
+    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &metadata, &err), 0);
     assert_memory_equal(params, bed.params, n * sizeof *params);
     assert_string_equal(json_string(metadata, "kernel", ""), "Haswell");
-    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), 0);
+    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, NULL, &err), 0);
     bed_free(&bed);
 }
 
@@ -134,10 +135,10 @@ static void a_folder_that_is_not_there_is_said(void **state)
     uint64_t bytes;
     struct error err = {0};
     snprintf(path, sizeof path, "%s/none/model.safetensors", bed.folder);
-    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, path, sha, &bytes, &err), -1);
+    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, NULL, path, sha, &bytes, &err), -1);
     assert_non_null(strstr(error_message(&err), "/none/model.safetensors"));
     assert_non_null(strstr(error_message(&err), "No such file or directory"));
-    assert_int_equal(model_file_read(bed.model, path, bed.params, NULL, &err), -1);
+    assert_int_equal(model_file_read(bed.model, path, bed.params, NULL, NULL, &err), -1);
     bed_free(&bed);
 }
 
@@ -153,7 +154,8 @@ static void a_failed_write_leaves_nothing(void **state)
     struct error err = {0};
     snprintf(temporary, sizeof temporary, "%s.tmp.%ld", bed.path, (long)getpid());
     assert_int_equal(symlink("/dev/full", temporary), 0);
-    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, bed.path, sha, &bytes, &err), -1);
+    assert_int_equal(model_file_write(bed.model, &bed.plan, "Haswell", bed.params, NULL, bed.path, sha, &bytes, &err),
+                     -1);
     assert_non_null(strstr(error_message(&err), "No space left on device"));
     struct stat status;
     assert_int_equal(lstat(temporary, &status), -1);
@@ -174,7 +176,7 @@ static void expect_refusal(const struct bed *bed, const char *header, size_t dat
     assert_int_equal(buffer_append(&content, zeros, data, &err), 0);
     assert_int_equal(file_write_atomically(bed->path, content.data, content.length, &err), 0);
     cleanup_free float *params = calloc(model_parameters(bed->model), sizeof *params);
-    assert_int_equal(model_file_read(bed->model, bed->path, params, NULL, &err), -1);
+    assert_int_equal(model_file_read(bed->model, bed->path, params, NULL, NULL, &err), -1);
     if (strstr(error_message(&err), part) == NULL)
         fail_msg("'%s' does not say '%s'", error_message(&err), part);
 }
@@ -241,16 +243,192 @@ static void cut_files_are_refused(void **state)
     for (uint64_t length = bytes; length-- > 0; length -= length > 1200 ? 997 : 0) {
         struct error err = {0};
         assert_int_equal(truncate(bed.path, (off_t)length), 0);
-        assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), -1);
+        assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, NULL, &err), -1);
         assert_non_null(strstr(error_message(&err), bed.path));
     }
     /* A header length that no file has. */
     struct error err = {0};
     memset(content.data, 0xFF, 8);
     assert_int_equal(file_write_atomically(bed.path, content.data, content.length, &err), 0);
-    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, &err), -1);
+    assert_int_equal(model_file_read(bed.model, bed.path, params, NULL, NULL, &err), -1);
     assert_non_null(strstr(error_message(&err), "is no safetensors file"));
-    assert_int_equal(model_file_read(bed.model, bed.folder, params, NULL, &err), -1);
+    assert_int_equal(model_file_read(bed.model, bed.folder, params, NULL, NULL, &err), -1);
+    bed_free(&bed);
+}
+
+/* ---- Tables, and what a file says of its network ---- */
+
+static const char table_layers[] =
+    "[{\"name\":\"e\",\"type\":\"Embedding\",\"dim\":2},{\"name\":\"fc\",\"type\":\"Dense\"}]";
+
+/* Instead of the bed's model: two columns of categories, a table, a regression by Huber's loss. */
+static void make_tables(struct bed *bed)
+{
+    struct error err = {0};
+    bed_make(bed);
+    model_free(bed->model);
+    free(bed->params);
+    cleanup_json cJSON *json = json_parse(table_layers, sizeof table_layers - 1, "layers", &err);
+    const struct network_spec spec = {.layers = json, .has_loss = true, .loss = LOSS_HUBER, .huber_delta = 0.75};
+    const struct network_sample sample = {.shape = {2, 1, 1}, .categories = 2, .rows = 9};
+    if (model_make(&bed->model, &spec, &sample, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    bed->params = calloc(model_parameters(bed->model), sizeof(float));
+    model_init_range(bed->model, 5, 0, model_parameters(bed->model), bed->params);
+}
+
+static uint32_t some_ids[] = {1, 4, 8};
+static float some_values[] = {1, 2, 3, 4, 5, 6};
+
+static void write_tables(struct bed *bed, uint32_t count)
+{
+    struct error err = {0};
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    const struct model_table table = {count, some_ids, some_values};
+    assert_int_equal(
+        model_file_write(bed->model, &bed->plan, "Haswell", bed->params, &table, bed->path, sha, &bytes, &err), 0);
+}
+
+static const char golden_tables[] =
+    "{\"__metadata__\":{\"categories\":\"2\",\"classes\":\"0\",\"delta\":\"0.75\","
+    "\"format\":\"thole.dev/model/v1\",\"kernel\":\"Haswell\",\"loss\":\"Huber\","
+    "\"model\":\"[{\\\"name\\\":\\\"e\\\",\\\"type\\\":\\\"Embedding\\\",\\\"dim\\\":2},"
+    "{\\\"name\\\":\\\"fc\\\",\\\"type\\\":\\\"Dense\\\"}]\","
+    "\"normalize\":\"{\\\"mean\\\":[0.286],\\\"scale\\\":0.00392156862,\\\"std\\\":[0.353]}\",\"rows\":\"9\","
+    "\"seed\":\"18446744073709551615\",\"shape\":\"[2,1,1]\"},"
+    "\"e.weight.ids\":{\"data_offsets\":[20,32],\"dtype\":\"I32\",\"shape\":[3]},"
+    "\"e.weight.rows\":{\"data_offsets\":[32,56],\"dtype\":\"F32\",\"shape\":[3,2]},"
+    "\"fc.bias\":{\"data_offsets\":[16,20],\"dtype\":\"F32\",\"shape\":[1]},"
+    "\"fc.weight\":{\"data_offsets\":[0,16],\"dtype\":\"F32\",\"shape\":[1,4]}}";
+
+static void tables_are_ids_and_rows(void **state)
+{
+    (void)state;
+    struct bed bed;
+    struct error err = {0};
+    make_tables(&bed);
+    write_tables(&bed, 3);
+    cleanup_buffer struct buffer content;
+    read_bytes(bed.path, &content);
+    const size_t length = sizeof golden_tables - 1;
+    content.data[8 + length] = '\0';
+    assert_string_equal(content.data + 8, golden_tables);
+
+    float params[5];
+    struct model_table table;
+    assert_int_equal(model_file_read(bed.model, bed.path, params, &table, NULL, &err), 0);
+    assert_memory_equal(params, bed.params, sizeof params);
+    assert_int_equal(table.count, 3);
+    assert_memory_equal(table.ids, some_ids, sizeof some_ids);
+    assert_memory_equal(table.values, some_values, sizeof some_values);
+    model_table_free(&table);
+
+    /* none at all */
+    write_tables(&bed, 0);
+    assert_int_equal(model_file_read(bed.model, bed.path, params, &table, NULL, &err), 0);
+    assert_int_equal(table.count, 0);
+    model_table_free(&table);
+    bed_free(&bed);
+}
+
+static void wrong_ids_are_refused(void **state)
+{
+    (void)state;
+    struct bed bed;
+    make_tables(&bed);
+    static uint32_t wrong[][3] = {{1, 1, 4}, {4, 1, 8}, {1, 4, 9}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct error err = {0};
+        uint8_t sha[SHA256_SIZE];
+        uint64_t bytes;
+        float params[5];
+        const struct model_table table = {3, wrong[i], some_values};
+        struct model_table read;
+        assert_int_equal(
+            model_file_write(bed.model, &bed.plan, "Haswell", bed.params, &table, bed.path, sha, &bytes, &err), 0);
+        assert_int_equal(model_file_read(bed.model, bed.path, params, &read, NULL, &err), -1);
+        assert_non_null(strstr(error_message(&err), "tensor e.weight.ids must hold ascending ids below 9"));
+    }
+    bed_free(&bed);
+}
+
+static void a_file_says_its_network(void **state)
+{
+    (void)state;
+    struct bed bed;
+    struct error err = {0};
+    make_tables(&bed);
+    write_tables(&bed, 3);
+    cleanup_network struct network *network = NULL;
+    assert_int_equal(model_file_network(&network, bed.path, &err), 0);
+    assert_string_equal(network->list, model_network(bed.model)->list);
+    assert_int_equal(network->loss, LOSS_HUBER);
+    assert_true(network->huber_delta == 0.75);
+    assert_int_equal(network->sample.categories, 2);
+    assert_int_equal(network->tables[0].rows, 9);
+    bed_free(&bed);
+
+    uint8_t sha[SHA256_SIZE];
+    uint64_t bytes;
+    bed_make(&bed);
+    write_model(&bed, sha, &bytes);
+    cleanup_network struct network *zoo = NULL;
+    assert_int_equal(model_file_network(&zoo, bed.path, &err), 0);
+    assert_string_equal(zoo->name, "mlp");
+    assert_null(zoo->list);
+    assert_int_equal(zoo->parameters, model_parameters(bed.model));
+    bed_free(&bed);
+}
+
+/* A header with this metadata, and the sentence about it. */
+static void expect_no_network(const struct bed *bed, const char *metadata, const char *part)
+{
+    struct error err = {0};
+    cleanup_free char *header = NULL;
+    assert_true(asprintf(&header, "{\"__metadata__\":{%s}}", metadata) > 0);
+    cleanup_buffer struct buffer content;
+    buffer_init(&content, 1 << 16);
+    uint64_t length = strlen(header);
+    assert_int_equal(buffer_append(&content, &length, sizeof length, &err), 0);
+    assert_int_equal(buffer_append(&content, header, length, &err), 0);
+    assert_int_equal(file_write_atomically(bed->path, content.data, content.length, &err), 0);
+    struct network *network = NULL;
+    assert_int_equal(model_file_network(&network, bed->path, &err), -1);
+    if (strstr(error_message(&err), part) == NULL)
+        fail_msg("'%s' does not say '%s'", error_message(&err), part);
+}
+
+#define FORMAT "\"format\":\"thole.dev/model/v1\","
+
+static void wrong_metadata_is_refused(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    static const struct {
+        const char *metadata, *part;
+    } cases[] = {
+        {"", "does not say of which model it is"},
+        {"\"format\":\"thole.dev/model/v2\",\"model\":\"mlp\"", "does not say of which model it is"},
+        {FORMAT "\"model\":7", "does not say of which model it is"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\"", "no shape of three numbers"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"shape\":\"[1,2]\"", "no shape of three numbers"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"shape\":\"[1,2,-3]\"", "no shape of three numbers"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"shape\":\"[1,2,1e30]\"", "no shape of three numbers"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"ten\",\"shape\":\"[1,2,3]\"", "metadata's classes is no number"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"-1\",\"shape\":\"[1,2,3]\"", "metadata's classes is no number"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"rows\":\"9999999999\",\"shape\":\"[1,2,3]\"",
+         "metadata's rows is no number"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"shape\":\"[1,2,3]\",\"loss\":\"Hinge\"", "a loss 'Hinge'"},
+        {FORMAT "\"model\":\"mlp\",\"classes\":\"0\",\"shape\":\"[1,2,3]\",\"loss\":\"Huber\",\"delta\":\"x\"",
+         "delta is no number"},
+        {FORMAT "\"model\":\"vgg\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "there is no model 'vgg'"},
+        {FORMAT "\"model\":\"[\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "is not JSON"},
+        {FORMAT "\"model\":\"[{}]\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "layer 1 of the list"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_no_network(&bed, cases[i].metadata, cases[i].part);
     bed_free(&bed);
 }
 
@@ -263,6 +441,10 @@ int main(void)
         cmocka_unit_test(a_failed_write_leaves_nothing),
         cmocka_unit_test(wrong_files_are_refused),
         cmocka_unit_test(cut_files_are_refused),
+        cmocka_unit_test(tables_are_ids_and_rows),
+        cmocka_unit_test(wrong_ids_are_refused),
+        cmocka_unit_test(a_file_says_its_network),
+        cmocka_unit_test(wrong_metadata_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,18 +102,35 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
 /* ---- The model file: safetensors in canonical form, so that equal models are equal bytes ----
  *
  * 8 bytes: length of the header, little-endian; the header: compact JSON, members sorted by name, padded with spaces
- * to a multiple of 8; the data: float32, little-endian, in the order of the flat vector.
- * __metadata__ (all strings): classes, format ("thole.dev/model/v1"), kernel, model, normalize (JSON: mean, scale,
- * std), seed, shape (JSON). Nothing about when, where, by whom or by how many it was trained. */
+ * to a multiple of 8; the data: float32, little-endian, in the order of the flat vector, then of each table its rows
+ * that exist: their ids (int32, ascending) and values, as tensors "TABLE.ids" [count] and "TABLE.rows" [count][dim].
+ * __metadata__ (all strings): classes, format ("thole.dev/model/v1"), kernel, model (the zoo's name, or the layers as
+ * JSON), normalize (JSON: mean, scale, std), seed, shape (JSON), and only where there are any: categories and rows (of
+ * the samples), loss (where it is not what such targets have by default) with delta. Nothing about when, where, by whom
+ * or by how many it was trained. */
 
 enum { MODEL_FILE_HEADER_MOST = 1 << 20 };
 
-/* Writes params[parameters] to `path` by way of a temporary file beside it, fsync and rename. */
-int model_file_write(const struct model *model, const struct plan *plan, const char *kernel, const float *params,
-                     const char *path, uint8_t sha256[SHA256_SIZE], uint64_t *bytes, struct error *err);
+/* The rows of a table that exist. */
+struct model_table {
+    uint32_t count;
+    uint32_t *ids; /* ascending, each once */
+    float *values; /* [count][dim] */
+};
+void model_table_free(struct model_table *table); /* what model_file_read() made */
 
-/* Reads the parameters of `model` from a file that holds exactly its tensors; *metadata (NULL: not wanted) gets
- * __metadata__, to be freed. Every mistake in the file is a sentence naming it. */
-int model_file_read(const struct model *model, const char *path, float *params, cJSON **metadata, struct error *err);
+/* Writes params[parameters] and tables[table_count] to `path` by way of a temporary file beside it, fsync and rename.
+ */
+int model_file_write(const struct model *model, const struct plan *plan, const char *kernel, const float *params,
+                     const struct model_table *tables, const char *path, uint8_t sha256[SHA256_SIZE], uint64_t *bytes,
+                     struct error *err);
+
+/* Reads the parameters and tables of `model` from a file that holds exactly its tensors; *metadata (NULL: not wanted)
+ * gets __metadata__, to be freed. Every mistake in the file is a sentence naming it. */
+int model_file_read(const struct model *model, const char *path, float *params, struct model_table *tables,
+                    cJSON **metadata, struct error *err);
+
+/* Builds the network that the file's metadata describes. */
+int model_file_network(struct network **out, const char *path, struct error *err);
 
 #endif

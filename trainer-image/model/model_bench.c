@@ -127,7 +127,7 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
     uint64_t bytes;
     return model_file == NULL
                ? 0
-               : model_file_write(model, plan, numerics_kernel(), bench.params, model_file, digest, &bytes, err);
+               : model_file_write(model, plan, numerics_kernel(), bench.params, NULL, model_file, digest, &bytes, err);
 }
 
 /* Random images in MNIST's shape, as files in a folder of their own. */
