@@ -243,10 +243,12 @@ int pod_model(const struct pod *pod, struct model **out, struct dataset_descript
         return -1;
     if (memcmp(train->shape, test->shape, sizeof train->shape) != 0)
         return error_set(err, "the data set's training samples have another shape than its test samples");
-    const struct network_spec spec = {.zoo = plan_model_name(pod->plan->model)};
     const struct network_sample sample = {.shape = {train->shape[0], train->shape[1], train->shape[2]},
+                                          .categories = pod->plan->dataset.csv.categorical_count,
+                                          .rows = plan_category_rows(pod->plan),
                                           .classes = pod->plan->dataset.classes};
-    return model_make(out, &spec, &sample, err);
+    struct network *network = NULL;
+    return plan_network(&network, pod->plan, &sample, err) < 0 ? -1 : model_build(out, network, err);
 }
 
 int pod_net(const struct pod *pod, struct net **out, struct error *err)

@@ -13,6 +13,7 @@
 #include "common/crypto.h"
 #include "common/error.h"
 #include "common/json.h"
+#include "common/network/network.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,12 +26,17 @@ enum {
     PLAN_BYTES_MOST = 512 * 1024, /* a Secret holds 1 MiB */
 };
 
-enum plan_model { PLAN_MODEL_MLP, PLAN_MODEL_LENET };
+/* One of zoo, layers and start is set. */
+struct plan_model {
+    char *zoo;
+    char *layers; /* spec.model.layers, as network_layers_text() writes them */
+    char *start;  /* the model and its first parameters are a file's: "file/dir/model.safetensors", "trainjob/NAME" */
+};
 
 enum plan_format { PLAN_FORMAT_IDX, PLAN_FORMAT_NPY, PLAN_FORMAT_CSV, PLAN_FORMAT_LIBSVM };
 
 struct plan_split {
-    char *features; /* paths relative to the data set's root, never absolute, never with ".." */
+    char *features; /* NULL: no test files. Paths relative to the data set's root, never absolute, never with ".." */
     char *labels;   /* NULL where the features' file holds them: CSV and LibSVM */
 };
 
@@ -100,7 +106,7 @@ enum plan_wire { PLAN_FLOAT32, PLAN_BFLOAT16 };
 struct plan {
     char *job_namespace, *job_name, *job_uid;
 
-    enum plan_model model;
+    struct plan_model model;
 
     struct {
         char *name;
@@ -121,6 +127,9 @@ struct plan {
         uint32_t epochs;
         uint32_t batch_size; /* Synchronous: of the whole step, over all workers; else of each worker's */
         struct plan_optimizer optimizer;
+        bool has_loss; /* else the network's own choice: see struct network_spec */
+        enum loss_type loss;
+        double huber_delta;
         uint64_t seed;
         uint32_t validate_every_epochs; /* 0: only after the last */
         double goal_accuracy;           /* percent; 0: off */
@@ -131,7 +140,7 @@ struct plan {
 
     enum plan_sync sync;
     enum plan_wire wire;
-    uint32_t blocks;        /* of a synchronous step */
+    uint32_t blocks;        /* of a synchronous step; other types: 1 */
     uint32_t max_staleness; /* Asynchronous: a push of older parameters than this is computed again */
     uint32_t local_steps;   /* KAverage: between averages; 0: one average an epoch */
     uint32_t shards;
@@ -152,6 +161,22 @@ void plan_free(struct plan *plan);
 CLEANUP_DEFINE(cleanup_plan_pointer, struct plan, plan_free)
 #define cleanup_plan CLEANUP(cleanup_plan_pointer)
 
-const char *plan_model_name(enum plan_model model); /* "mlp", "lenet": the names of spec.model.zoo */
+/* "lenet", "layers", or where the model comes from: for people. */
+const char *plan_model_name(const struct plan *plan);
+
+/* Ids of a column, and of all columns of categories. */
+uint32_t plan_categorical_rows(const struct plan_categorical *categorical);
+uint32_t plan_category_rows(const struct plan *plan);
+
+/* What the plan itself says of its samples; false where only the files tell their shape. */
+bool plan_sample(const struct plan *plan, struct network_sample *out);
+
+/* The network of the plan's zoo model or layers, for such samples. With model.start the file says which: see
+ * plan_network_of(). */
+int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err);
+
+/* The same of a model that stands elsewhere: `model` is the zoo's name or layers as text, a model file's metadata. */
+int plan_network_of(struct network **out, const struct plan *plan, const char *model,
+                    const struct network_sample *sample, struct error *err);
 
 #endif

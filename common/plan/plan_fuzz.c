@@ -18,10 +18,10 @@ static void check_bounds(const struct plan *plan)
         require(isfinite(plan->dataset.mean[i]) && plan->dataset.std[i] > 0);
     for (int i = 0; i < 3; i++)
         require(!plan->dataset.has_shape || plan->dataset.shape[i] > 0);
-    require(plan_model_name(plan->model) != NULL);
+    require(plan_model_name(plan) != NULL);
     const char *const paths[] = {plan->dataset.train.features, plan->dataset.train.labels};
     for (int i = 0; i < 2; i++)
-        require(paths[i][0] != '/' && paths[i][0] != '\0' && strncmp(paths[i], "../", 3) != 0);
+        require(paths[i] == NULL || (paths[i][0] != '/' && paths[i][0] != '\0' && strncmp(paths[i], "../", 3) != 0));
 }
 
 static bool read_plan(const char *text, size_t length)

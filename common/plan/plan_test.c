@@ -88,7 +88,7 @@ static void a_plan_reads_back(void **state)
     assert_string_equal(plan->job_namespace, "here");
     assert_string_equal(plan->job_name, "lenet");
     assert_string_equal(plan->job_uid, "1-2-3");
-    assert_int_equal(plan->model, PLAN_MODEL_LENET);
+    assert_string_equal(plan->model.zoo, "lenet");
     assert_string_equal(plan->dataset.train.labels, "sub/b.gz");
     assert_true(plan->dataset.has_shape);
     assert_int_equal(plan->dataset.shape[2], 28);
@@ -157,7 +157,8 @@ static void what_does_not_fit_is_named(void **state)
         const char *sentence;
     } cases[] = {
         {"spec.model.zoo", "\"resnet\"", false,
-         "spec.model.zoo: Unsupported value: \"resnet\": supported values: \"mlp\", \"lenet\""},
+         "spec.model.zoo: Unsupported value: \"resnet\": supported values: \"linear\", \"logistic\", \"mlp\", "
+         "\"lenet\", \"resnet8\", \"resnet20\", \"widedeep\""},
         {"spec.training.epochs", "", false, "spec.training.epochs: is missing"},
         {"spec.training.epochs", "0", false,
          "spec.training.epochs: must be a whole number at least 1 and at most 10000"},
@@ -184,8 +185,8 @@ static void what_does_not_fit_is_named(void **state)
         {"spec.source", "{}", true, "spec.source: set exactly one of hostPath and persistentVolumeClaim"},
         {"spec.train.features", "\"/etc/passwd\"", true, "spec.train.features: must be a relative path without '..'"},
         {"spec.train.features", "\"a/../../b\"", true, "spec.train.features: must be a relative path without '..'"},
-        {"spec.shape", "[28, 28]", true, "spec.shape: must be three whole numbers from 1 to 4096"},
-        {"spec.shape", "[1, 28, 28, 1]", true, "spec.shape: must be three whole numbers from 1 to 4096"},
+        {"spec.shape", "[28, 28]", true, "spec.shape: must be three whole numbers from 1 to 1048576"},
+        {"spec.shape", "[1, 28, 28, 1]", true, "spec.shape: must be three whole numbers from 1 to 1048576"},
         {"spec.normalize.std", "[0]", true, "spec.normalize.std: must be at most 64 numbers from 1e-06 to 1000000"},
         {"spec.normalize.std", "[1, 1]", true, "spec.normalize: mean and std need the same number of entries"},
         {"spec.normalize", "{\"scale\":1,\"mean\":[0,0],\"std\":[1,1]}", true,

@@ -61,7 +61,7 @@ void display_start(struct display *display, const struct plan *plan, uint32_t wo
 {
     char samples[32];
     printf("%s%s%s: %s on %s, %s samples, %u epoch%s, batch %u; %u worker%s, %u parameter server%s\n",
-           colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan->model),
+           colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan),
            plan->dataset.name, grouped(display->train_samples, samples), plan->training.epochs,
            plan->training.epochs == 1 ? "" : "s", plan->training.batch_size, workers, workers == 1 ? "" : "s",
            plan->shards, plan->shards == 1 ? "" : "s");
