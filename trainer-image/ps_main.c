@@ -52,6 +52,13 @@ static void on_chunk_ready(void *arg, uint64_t version, uint64_t offset)
         shard_server_chunk_ready(ps->server, version, offset);
 }
 
+static void on_rows_ready(void *arg, uint32_t table, uint64_t version)
+{
+    struct ps *ps = arg;
+    if (ps->server != NULL)
+        shard_server_rows_ready(ps->server, table, version);
+}
+
 static void on_step_done(void *arg, uint64_t step, double loss)
 {
     struct ps *ps = arg;
@@ -286,8 +293,11 @@ static int start_registrant(struct ps *ps, struct error *err)
 static int start(struct ps *ps, const struct model *model, const struct dataset_description *train,
                  const struct dataset_description *test, int signals, struct error *err)
 {
-    struct shard_hooks hooks = {
-        .chunk_ready = on_chunk_ready, .step_done = on_step_done, .failed = on_shard_failed, .arg = ps};
+    struct shard_hooks hooks = {.chunk_ready = on_chunk_ready,
+                                .rows_ready = on_rows_ready,
+                                .step_done = on_step_done,
+                                .failed = on_shard_failed,
+                                .arg = ps};
     if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||
         shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0)
         return -1;

@@ -39,7 +39,10 @@ enum push_result {
 struct shard_hooks {
     /* The chunk at `offset` has got a new version; shard_params() returns it. */
     void (*chunk_ready)(void *arg, uint64_t version, uint64_t offset);
-    /* All chunks have applied `step`. `loss` is the step's sum of losses (only shard 0's means anything). */
+    /* The embedding table has got a new version. May be NULL. */
+    void (*rows_ready)(void *arg, uint32_t table, uint64_t version);
+    /* All chunks, and all tables, have applied `step`. `loss` is the step's sum of losses (only shard 0's means
+     * anything). */
     void (*step_done)(void *arg, uint64_t step, double loss);
     /* Round `round` of `step` has been measured: `count` doubles, of the shard's canonical chunks in order. May call
      * shard_commit(). Only with an optimizer that has rounds; may be NULL else. */
@@ -77,6 +80,10 @@ void shard_start_from(struct shard *shard, const float *theta);
 
 /* Parameters of a chunk at a version, borrowed; NULL where it is neither the newest nor the one before. */
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset);
+/* Rows of an embedding table that exist in such a version, ascending and not below `from`, as they are handed out: at
+ * most `most` go to ids and rows [most][dim]. Returns how many; -1 without memory, or without that version. */
+int64_t shard_list_rows(const struct shard *shard, uint32_t table, uint64_t version, uint32_t from, uint32_t *ids,
+                        float *rows, uint32_t most);
 uint64_t shard_version(const struct shard *shard); /* the oldest of its chunks' */
 
 /* Serves DATA dialogues. A subscriber gets every version of every chunk as it gets ready; one that lags gets the newest
@@ -94,5 +101,7 @@ void shard_server_accept(struct shard_server *server, struct conn *conn);
 void shard_server_set_term(struct shard_server *server, uint32_t term);
 /* To be called from shard_hooks.chunk_ready. */
 void shard_server_chunk_ready(struct shard_server *server, uint64_t version, uint64_t offset);
+/* The same from shard_hooks.rows_ready. */
+void shard_server_rows_ready(struct shard_server *server, uint32_t table, uint64_t version);
 
 #endif

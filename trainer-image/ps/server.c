@@ -1,4 +1,5 @@
 /* DATA dialogues: who subscribes, asks and pushes. */
+#include "ps/rows_client.h"
 #include "ps/shard.h"
 
 #include <stdlib.h>
@@ -9,6 +10,7 @@ struct client {
     struct conn *conn;
     struct client *previous, *next;
     struct payload *incoming; /* of the PUSH that is under way */
+    struct rows_client rows;
     bool subscribed;
     uint32_t owed_count; /* chunks whose newest version it has not been sent, as its queue was full */
     bool owed[];         /* [chunks] */
@@ -48,6 +50,7 @@ static void client_free(struct client *client)
     if (client->next != NULL)
         client->next->previous = client->previous;
     payload_unref(server->net, client->incoming);
+    rows_client_end(&client->rows);
     free(client);
 }
 
@@ -92,6 +95,12 @@ void shard_server_chunk_ready(struct shard_server *server, uint64_t version, uin
     }
 }
 
+void shard_server_rows_ready(struct shard_server *server, uint32_t table, uint64_t version)
+{
+    for (struct client *client = server->clients; client != NULL; client = client->next)
+        rows_client_ready(&client->rows, table, version);
+}
+
 static void subscribe(struct client *client)
 {
     if (client->subscribed)
@@ -122,15 +131,23 @@ static int get(struct client *client, const struct frame *frame, struct error *e
 
 /* ---- Gradients in ---- */
 
+/* Of another term than this shard serves? */
+static int check_term(const struct shard_server *server, const struct frame *frame, struct error *err)
+{
+    if (server->term != 0 && frame->term != server->term)
+        return error_set(err, "PUSH is of term %u, this shard serves term %u", frame->term, server->term);
+    return 0;
+}
+
 static void *client_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
 {
     (void)conn;
     struct client *client = arg;
     struct shard_server *server = client->server;
-    if (server->term != 0 && frame->term != server->term) {
-        error_set(err, "PUSH is of term %u, this shard serves term %u", frame->term, server->term);
+    if (frame->type != FRAME_GET_ROWS && check_term(server, frame, err) < 0)
         return NULL;
-    }
+    if (rows_client_takes(frame))
+        return rows_client_place(&client->rows, frame, err);
     if (shard_check_push(server->shard, frame, err) < 0)
         return NULL;
     client->incoming = payload_new(server->net, frame->length);
@@ -154,12 +171,21 @@ static int push(struct client *client, const struct frame *frame, struct error *
     return 0;
 }
 
+static int take_rows(struct client *client, const struct frame *frame, struct error *err)
+{
+    if (frame->type == FRAME_PUSH_ROWS && check_term(client->server, frame, err) < 0)
+        return -1;
+    return rows_client_received(&client->rows, frame, err);
+}
+
 static int client_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
                            struct error *err)
 {
     (void)conn;
     (void)payload;
     struct client *client = arg;
+    if (rows_client_takes(frame))
+        return take_rows(client, frame, err);
     switch (frame->type) {
     case FRAME_SUBSCRIBE:
         subscribe(client);
@@ -192,6 +218,8 @@ void shard_server_accept(struct shard_server *server, struct conn *conn)
     }
     client->server = server;
     client->conn = conn;
+    rows_client_init(&client->rows, server->net, conn, server->shard);
+    client->rows.term = server->term;
     client->next = server->clients;
     if (server->clients != NULL)
         server->clients->previous = client;
@@ -210,6 +238,8 @@ size_t shard_server_queued_most(const struct shard_server *server)
 void shard_server_set_term(struct shard_server *server, uint32_t term)
 {
     server->term = term;
+    for (struct client *client = server->clients; client != NULL; client = client->next)
+        client->rows.term = term;
 }
 
 /* ---- The end: connections outlive their server, but not by much ---- */

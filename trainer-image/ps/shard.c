@@ -27,9 +27,10 @@ struct shard {
     struct tree tree;
     struct schedule schedule;
     struct optimizer *optimizer;
+    struct tables *tables; /* NULL: none */
     uint64_t begin, end;
-    uint64_t version;   /* the oldest of the chunks' */
-    uint32_t at_oldest; /* how many chunks have it */
+    uint64_t version;   /* the oldest of the chunks' and tables' */
+    uint32_t at_oldest; /* how many of them have it */
     double loss;        /* of the step that chunk 0 has just applied: the chunks are never more than a step apart */
 
     float *states[OPTIMIZER_STATES_MOST]; /* each [end − begin], or NULL */
@@ -163,12 +164,27 @@ int shard_new(struct shard **out, struct net *net, const struct plan *plan, cons
         return error_set(err, "the data set has no training samples");
     if (shard_make(out, net, plan, &cut, train_samples, hooks, err) < 0)
         return -1;
+    if (shard_add_tables(*out, network, index, err) < 0) {
+        shard_free(*out);
+        *out = NULL;
+        return -1;
+    }
     for (uint32_t i = 0; i < (*out)->chunk_count; i++) {
         const struct held *chunk = &(*out)->chunks[i];
         model_init_range(model, plan->training.seed, chunk->offset, chunk->offset + chunk->floats,
                          theta_of(*out, chunk));
         round_handed_out(*out, chunk);
     }
+    return 0;
+}
+
+int shard_add_tables(struct shard *shard, const struct network *network, uint32_t index, struct error *err)
+{
+    if (network->table_count == 0)
+        return 0;
+    if (tables_new(&shard->tables, shard->plan, network, index, shard->schedule.samples, err) < 0)
+        return -1;
+    shard->at_oldest += network->table_count;
     return 0;
 }
 
@@ -199,6 +215,7 @@ void shard_free(struct shard *shard)
     free(shard->scalars);
     free(shard->unpacked);
     optimizer_free(shard->optimizer);
+    tables_free(shard->tables);
     free(shard);
 }
 
@@ -284,12 +301,12 @@ static void apply_rounded(const struct shard *shard, const struct held *chunk, c
     }
 }
 
-/* A chunk has a new version: have all of them now? */
+/* A chunk or a table has a new version: have all of them now? */
 static void count_chunk(struct shard *shard)
 {
     if (--shard->at_oldest > 0)
         return;
-    shard->at_oldest = shard->chunk_count;
+    shard->at_oldest = shard->chunk_count + tables_count(shard->tables);
     uint64_t step = shard->version++;
     if (shard->hooks.step_done != NULL)
         shard->hooks.step_done(shard->hooks.arg, step, shard->loss);
@@ -403,12 +420,13 @@ static int take_root(struct shard *shard, struct held *chunk, const struct node 
     return 0;
 }
 
-static int conflict(struct shard *shard, const struct frame *frame, struct error *err)
+/* `of`: "parameters from", "table number". */
+static int conflict(struct shard *shard, const struct frame *frame, const char *of, struct error *err)
 {
     error_set(err,
-              "two members computed different gradients for node %u of step %llu (parameters from %llu on): their CPUs "
-              "or libraries differ in a way that the canary did not show; run the job's pods on equal nodes",
-              frame->node, (unsigned long long)frame->step, (unsigned long long)frame->offset);
+              "two members computed different gradients for node %u of step %llu (%s %llu): their CPUs or "
+              "libraries differ in a way that the canary did not show; run the job's pods on equal nodes",
+              frame->node, (unsigned long long)frame->step, of, (unsigned long long)frame->offset);
     if (shard->hooks.failed != NULL)
         shard->hooks.failed(shard->hooks.arg, error_message(err));
     return -1;
@@ -432,12 +450,55 @@ int shard_push(struct shard *shard, const struct frame *frame, struct payload *g
     case REDUCTION_DUPLICATE:
         break;
     case REDUCTION_CONFLICT:
-        return conflict(shard, frame, err);
+        return conflict(shard, frame, "parameters from", err);
     case REDUCTION_NO_MEMORY:
         return error_set(err, "no memory to add gradients of step %llu", (unsigned long long)frame->step);
     }
     const struct node *root = reduction_root(&chunk->reduction);
     return root == NULL ? 0 : take_root(shard, chunk, root, err);
+}
+
+struct tables *shard_tables(const struct shard *shard)
+{
+    return shard->tables;
+}
+
+int64_t shard_list_rows(const struct shard *shard, uint32_t table, uint64_t version, uint32_t from, uint32_t *ids,
+                        float *rows, uint32_t most)
+{
+    if (!table_has(tables_at(shard->tables, table), version))
+        return -1;
+    return tables_list(shard->tables, table, version, from, ids, rows, most);
+}
+
+int shard_push_rows(struct shard *shard, const struct frame *frame, struct sparse *rows, enum push_result *result,
+                    struct error *err)
+{
+    const uint32_t number = (uint32_t)frame->offset;
+    const struct table *table = tables_at(shard->tables, number);
+    *result = frame->step > shard->version ? PUSH_TOO_EARLY : PUSH_DUPLICATE;
+    if (frame->step > shard->version || frame->step < table_version(table)) {
+        tables_give(shard->tables, rows);
+        return 0;
+    }
+    switch (tables_push(shard->tables, number, frame->node, rows, err)) {
+    case TABLES_ADDED:
+        *result = PUSH_ADDED;
+        return 0;
+    case TABLES_DUPLICATE:
+        return 0;
+    case TABLES_CONFLICT:
+        return conflict(shard, frame, "table number", err);
+    case TABLES_NO_MEMORY:
+        return -1;
+    case TABLES_APPLIED:
+        break;
+    }
+    *result = PUSH_ADDED;
+    if (shard->hooks.rows_ready != NULL)
+        shard->hooks.rows_ready(shard->hooks.arg, number, table_version(table));
+    count_chunk(shard);
+    return 0;
 }
 
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset)

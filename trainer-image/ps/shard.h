@@ -3,6 +3,7 @@
 #define THOLE_PS_SHARD_H
 
 #include "ps/ps.h"
+#include "ps/tables.h"
 
 #define SHARD_NO_CHUNK UINT32_MAX
 
@@ -24,9 +25,19 @@ struct shard_cut {
 int shard_make(struct shard **out, struct net *net, const struct plan *plan, const struct shard_cut *cut,
                uint64_t train_samples, const struct shard_hooks *hooks, struct error *err);
 
+/* Gives it the network's tables; shard_new() does. */
+int shard_add_tables(struct shard *shard, const struct network *network, uint32_t index, struct error *err);
+
 uint32_t shard_chunks(const struct shard *shard);
 struct shard_chunk shard_chunk(const struct shard *shard, uint32_t chunk);
 uint32_t shard_chunk_at(const struct shard *shard, uint64_t offset); /* SHARD_NO_CHUNK where none begins */
+
+struct tables *shard_tables(const struct shard *shard); /* NULL: it has none */
+
+/* One node's whole part for a table, as shard_push() takes a gradient. `rows` come from tables_take(), and are the
+ * shard's from now on. `frame` has passed tables_check_push(). */
+int shard_push_rows(struct shard *shard, const struct frame *frame, struct sparse *rows, enum push_result *result,
+                    struct error *err);
 
 size_t shard_server_queued_most(const struct shard_server *server); /* bytes queued to the client with most */
 

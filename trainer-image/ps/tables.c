@@ -112,6 +112,11 @@ struct table *tables_at(const struct tables *tables, uint32_t number)
     return tables->parts[number].table;
 }
 
+enum plan_wire tables_wire(const struct tables *tables)
+{
+    return tables->plan->wire;
+}
+
 uint32_t tables_dim(const struct tables *tables, uint32_t number)
 {
     return tables->parts[number].dim;
@@ -139,6 +144,20 @@ int tables_check_ids(const struct tables *tables, uint32_t number, const uint32_
             return error_set(err, "row %u of table %s came to a shard that does not have it, or out of order", ids[i],
                              tables->network->tables[number].name);
     return 0;
+}
+
+int64_t tables_list(const struct tables *tables, uint32_t number, uint64_t version, uint32_t from, uint32_t *ids,
+                    float *rows, uint32_t most)
+{
+    const struct part *part = &tables->parts[number];
+    int64_t count = table_list(part->table, version, from, ids, most);
+    if (count <= 0)
+        return count;
+    const size_t floats = (size_t)count * part->dim;
+    table_read(part->table, version, ids, (uint32_t)count, rows);
+    for (size_t i = 0; i < floats && tables->plan->wire == PLAN_BFLOAT16; i++)
+        rows[i] = bfloat16_value(bfloat16_of(rows[i]));
+    return count;
 }
 
 /* ---- Memory: a sparse is as large as the largest node that was ever in it ---- */
@@ -180,9 +199,9 @@ static uint64_t samples_of(const struct tables *tables, uint64_t step)
 
 int tables_check_push(const struct tables *tables, const struct frame *frame, struct error *err)
 {
-    if (frame->offset >= tables->count)
+    if (frame->offset >= tables_count(tables))
         return error_set(err, "PUSH_ROWS names table %llu; the model has %u, from 0", (unsigned long long)frame->offset,
-                         tables->count);
+                         tables_count(tables));
     if (frame->step >= tables->schedule.steps)
         return error_set(err, "PUSH_ROWS names step %llu; the job has %llu, from 0", (unsigned long long)frame->step,
                          (unsigned long long)tables->schedule.steps);

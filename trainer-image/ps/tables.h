@@ -21,6 +21,7 @@ void tables_free(struct tables *tables);
 
 uint32_t tables_count(const struct tables *tables); /* 0 in most networks; of NULL too */
 struct table *tables_at(const struct tables *tables, uint32_t number);
+enum plan_wire tables_wire(const struct tables *tables);
 uint32_t tables_dim(const struct tables *tables, uint32_t number);
 /* The most rows that a step can ask of a table, or have gradients of, on this shard. */
 uint32_t tables_rows_most(const struct tables *tables, uint32_t number);
@@ -28,6 +29,11 @@ uint32_t tables_rows_most(const struct tables *tables, uint32_t number);
 /* Are they this shard's, ascending and each once, and all above `after` (−1: any)? */
 int tables_check_ids(const struct tables *tables, uint32_t number, const uint32_t *ids, uint32_t count, int64_t after,
                      struct error *err);
+
+/* Rows that exist, as table_list() gives them, with their values as they are handed out: ids [most], rows [most][dim].
+ * -1 without memory. */
+int64_t tables_list(const struct tables *tables, uint32_t number, uint64_t version, uint32_t from, uint32_t *ids,
+                    float *rows, uint32_t most);
 
 /* Rows in memory of the tables', with room for `count`; NULL without any. Goes back by tables_give() (NULL is fine). */
 struct sparse *tables_take(struct tables *tables, uint32_t number, uint32_t count);
