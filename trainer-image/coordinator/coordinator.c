@@ -15,6 +15,7 @@ struct coordinator *coordinator_new(const struct plan *plan, uint64_t train_samp
         return NULL;
     coordinator->plan = plan;
     coordinator->schedule = schedule_of(plan, train_samples);
+    coordinator->tasks = tasks_of(plan, train_samples);
     coordinator->test_samples = test_samples;
     coordinator->term = term;
     coordinator->ticked = now;
@@ -53,6 +54,16 @@ bool coordinator_take(struct coordinator *coordinator, struct coordinator_action
     return true;
 }
 
+void state_note_time(struct coordinator *coordinator, int64_t step)
+{
+    coordinator->step_times[coordinator->steps_timed++ % STEP_TIMES] = step;
+}
+
+void coordinator_note_sync(struct coordinator *coordinator, const struct report_sync *sync)
+{
+    coordinator->sync = *sync;
+}
+
 /* ---- the end ---- */
 
 static void finish(struct coordinator *coordinator, bool succeeded, const char *reason, const char *sentence)
@@ -63,6 +74,7 @@ static void finish(struct coordinator *coordinator, bool succeeded, const char *
     struct report_finished *result = &coordinator->result;
     result->term = coordinator->term;
     result->succeeded = succeeded;
+    result->sync = coordinator->sync;
     snprintf(result->reason, sizeof result->reason, "%s", reason);
     snprintf(result->message, sizeof result->message, "%s", sentence);
     state_act(coordinator, (struct coordinator_action){.type = COORDINATOR_FINISHED});
@@ -125,7 +137,10 @@ static void begin_epoch(struct coordinator *coordinator, struct instant now)
     coordinator->phase = COORDINATOR_TRAINING;
     coordinator->epoch_began = now;
     coordinator->epoch_loss = 0;
-    deal_open_next(coordinator, now);
+    if (tasks_are_leased(coordinator->plan))
+        tasks_begin_epoch(coordinator, now);
+    else
+        deal_open_next(coordinator, now);
 }
 
 static void end_epoch(struct coordinator *coordinator, bool validated, struct instant now)
@@ -222,17 +237,21 @@ void coordinator_shard_lost(struct coordinator *coordinator, uint32_t shard, con
     fail(coordinator, "ParameterServerLost", "Parameter server %u was lost with its part of the model: %s", shard, why);
 }
 
+static void diverged(struct coordinator *coordinator, const char *where, uint64_t number)
+{
+    fail(coordinator, "Diverged",
+         "Training diverged: the loss %s %llu (epoch %u) is not a finite number; a "
+         "spec.training.optimizer.learningRate below %g may help",
+         where, (unsigned long long)number, coordinator->epochs_done + 1,
+         coordinator->plan->training.optimizer.learning_rate);
+}
+
 static void count_step(struct coordinator *coordinator, uint64_t step, double loss, struct instant now)
 {
     coordinator->epoch_loss += loss;
-    int64_t took = instant_since(now, coordinator->open[step % OPEN_STEPS].opened);
-    coordinator->step_times[coordinator->steps_timed++ % STEP_TIMES] = took;
-    if (isfinite(loss))
-        return;
-    fail(coordinator, "Diverged",
-         "Training diverged: the loss of step %llu (epoch %u) is not a finite number; a "
-         "spec.training.optimizer.learningRate below %g may help",
-         (unsigned long long)step, coordinator->epochs_done + 1, coordinator->plan->training.optimizer.learning_rate);
+    state_note_time(coordinator, instant_since(now, coordinator->open[step % OPEN_STEPS].opened));
+    if (!isfinite(loss))
+        diverged(coordinator, "of step", step);
 }
 
 int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint64_t step, double loss,
@@ -240,6 +259,8 @@ int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint
 {
     if (shard >= coordinator->plan->shards || !coordinator->registered[shard])
         return error_set(err, "shard %u reports a step and has not registered", shard);
+    if (tasks_are_leased(coordinator->plan))
+        return error_set(err, "shard %u reports a step, and this job has tasks", shard);
     if (step != coordinator->shard_done[shard] || step >= coordinator->next)
         return error_set(err, "shard %u reports step %llu as done, and step %llu would be its next of %llu dealt",
                          shard, (unsigned long long)step, (unsigned long long)coordinator->shard_done[shard],
@@ -248,6 +269,28 @@ int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint
     if (shard == 0)
         count_step(coordinator, step, loss, now);
     advance(coordinator, now);
+    return 0;
+}
+
+int coordinator_task_done(struct coordinator *coordinator, uint32_t shard, uint64_t task, double loss,
+                          struct instant now, struct error *err)
+{
+    if (!tasks_are_leased(coordinator->plan))
+        return error_set(err, "shard %u reports a task, and this job has none", shard);
+    if (shard >= coordinator->plan->shards || !coordinator->registered[shard])
+        return error_set(err, "shard %u reports a task and has not registered", shard);
+    if (tasks_take_done(coordinator, shard, task, loss, now, err) < 0)
+        return -1;
+    if (!isfinite(loss)) {
+        diverged(coordinator, "of task", task);
+        return 0;
+    }
+    if (coordinator->phase != COORDINATOR_TRAINING)
+        return 0;
+    if (tasks_epoch_is_over(coordinator))
+        end_training_of_epoch(coordinator, now);
+    else
+        tasks_lease(coordinator, now);
     return 0;
 }
 

@@ -10,6 +10,8 @@
  * the one before while some shard still lags. An open step's blocks are all held by some member that can be heard;
  * where a loss or a silence leaves blocks without such a holder they are dealt to the others at once. Nothing is ever
  * taken back: two members that compute one block push equal bits, and the shards drop the second.
+ * The types Asynchronous and Hogwild lease tasks instead: see tasks.c. An epoch's samples are then all applied once,
+ * and so its end is a version of the parameters as with steps.
  */
 #ifndef THOLE_COORDINATOR_COORDINATOR_H
 #define THOLE_COORDINATOR_COORDINATOR_H
@@ -29,6 +31,7 @@ enum {
 enum coordinator_action_type {
     COORDINATOR_WELCOME,  /* to rank: it is in; before anything else it is sent */
     COORDINATOR_DEAL,     /* to rank: blocks [first, first+count) of `step` */
+    COORDINATOR_LEASE,    /* to rank: task `step`; all are over that lie `count` and more before it */
     COORDINATOR_VALIDATE, /* to rank: validation blocks [first, first+count) with parameters of version `step` */
     COORDINATOR_EPOCH,    /* history entry `first` (index from 0) has been added */
     COORDINATOR_SAVE,     /* fetch parameters of version `step` and write the model, then call coordinator_saved() */
@@ -69,12 +72,20 @@ void coordinator_shard_lost(struct coordinator *coordinator, uint32_t shard, con
 int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint64_t step, double loss,
                            struct instant now, struct error *err);
 
+/* Asynchronous, Hogwild: all steps of `task` are applied there; shard 0's `loss` is the sum of theirs. */
+int coordinator_task_done(struct coordinator *coordinator, uint32_t shard, uint64_t task, double loss,
+                          struct instant now, struct error *err);
+
+/* What progress and result are to say of an asynchronous training. */
+void coordinator_note_sync(struct coordinator *coordinator, const struct report_sync *sync);
+
 /* `name` is the pod's, for people. *rank is the smallest that is free. */
 int coordinator_join(struct coordinator *coordinator, const char *name, uint32_t *rank, struct instant now,
                      struct error *err);
 /* Gone: closed connection or LEAVE. Its rank may be given again. */
 void coordinator_lost(struct coordinator *coordinator, uint32_t rank, struct instant now);
-/* `settled`: how many of the blocks dealt to it are done with, computed or dropped because they were over. */
+/* `settled`: how many of the blocks dealt to it, and of the leased tasks' steps, are done with: computed, or dropped
+ * because they were over. */
 void coordinator_heartbeat(struct coordinator *coordinator, uint32_t rank, uint64_t settled, struct instant now);
 int coordinator_validated(struct coordinator *coordinator, uint32_t rank, uint64_t version, uint32_t block,
                           uint32_t correct, double loss, struct instant now, struct error *err);

@@ -120,6 +120,9 @@ static void take_all(struct world *world)
         case COORDINATOR_DEAL:
             get_deal(world, &action);
             break;
+        case COORDINATOR_LEASE:
+            fail_msg("a task was leased");
+            break;
         case COORDINATOR_VALIDATE:
             get_validation(world, &action);
             break;

@@ -33,7 +33,7 @@ struct world {
 
 static void take_all(struct world *world)
 {
-    static const char *const names[] = {"welcome", "deal", "validate", "epoch", "save", "finished"};
+    static const char *const names[] = {"welcome", "deal", "lease", "validate", "epoch", "save", "finished"};
     struct coordinator_action action;
     while (coordinator_take(world->coordinator, &action)) {
         size_t length = strlen(world->said);
@@ -48,6 +48,9 @@ static void take_all(struct world *world)
             break;
         case COORDINATOR_WELCOME:
             snprintf(out, size, "%s %u; ", name, action.rank);
+            break;
+        case COORDINATOR_LEASE:
+            snprintf(out, size, "%s %u %llu; ", name, action.rank, (unsigned long long)action.step);
             break;
         case COORDINATOR_SAVE:
             snprintf(out, size, "%s %llu; ", name, (unsigned long long)action.step);

@@ -102,6 +102,8 @@ static void deal_missing_of(struct coordinator *coordinator, uint64_t step, stru
 
 void deal_missing(struct coordinator *coordinator, struct instant now)
 {
+    if (tasks_are_leased(coordinator->plan))
+        tasks_lease(coordinator, now);
     for (uint64_t step = coordinator->oldest; step < coordinator->next; step++)
         deal_missing_of(coordinator, step, now);
     if (coordinator->phase == COORDINATOR_VALIDATING)

@@ -59,7 +59,10 @@ static void say_what_is_waited_for(const struct coordinator *coordinator, struct
 static void say_who_is_left_out(const struct coordinator *coordinator, uint32_t idle, struct instant now,
                                 struct text *text)
 {
-    if (idle > 0)
+    if (idle > 0 && tasks_are_leased(coordinator->plan))
+        say(text, "; %u more idle, as an epoch has %llu batches (spec.training.batchSize)", idle,
+            (unsigned long long)coordinator->schedule.steps_per_epoch);
+    else if (idle > 0)
         say(text, "; %u more idle, as a step has %u blocks (spec.sync.synchronous.blocks)", idle,
             coordinator->plan->blocks);
     for (uint32_t rank = 0; rank < coordinator->ranks; rank++) {
@@ -106,9 +109,20 @@ static void say_what_is_done(const struct coordinator *coordinator, const struct
     say_who_is_left_out(coordinator, progress->idle_workers, now, text);
 }
 
+static uint64_t steps_applied(const struct coordinator *coordinator)
+{
+    return tasks_are_leased(coordinator->plan) ? coordinator->steps_done : coordinator->shard_done[0];
+}
+
+/* How many members have something to do at a time. */
+static uint64_t busy_most(const struct coordinator *coordinator)
+{
+    return tasks_are_leased(coordinator->plan) ? coordinator->tasks.per_epoch : coordinator->plan->blocks;
+}
+
 static double loss_so_far(const struct coordinator *coordinator)
 {
-    uint64_t steps = coordinator->shard_done[0] - coordinator->epochs_done * coordinator->schedule.steps_per_epoch;
+    uint64_t steps = steps_applied(coordinator) - coordinator->epochs_done * coordinator->schedule.steps_per_epoch;
     if (steps > 0) {
         uint64_t samples = steps * coordinator->schedule.batch;
         if (samples > coordinator->schedule.samples)
@@ -128,13 +142,14 @@ void coordinator_progress(const struct coordinator *coordinator, struct instant 
     *out = (struct report_progress){
         .term = coordinator->term,
         .epoch = runs && coordinator->epochs_done < epochs ? coordinator->epochs_done + 1 : coordinator->epochs_done,
-        .step = coordinator->oldest,
+        .step = tasks_are_leased(coordinator->plan) ? coordinator->steps_done : coordinator->oldest,
         .steps = coordinator->schedule.steps,
         .train_loss = loss_so_far(coordinator),
         .workers = deal_members(coordinator, true),
+        .sync = coordinator->sync,
     };
-    if (out->workers > coordinator->plan->blocks)
-        out->idle_workers = out->workers - coordinator->plan->blocks;
+    if (out->workers > busy_most(coordinator))
+        out->idle_workers = out->workers - (uint32_t)busy_most(coordinator);
     struct text text = {.out = out->message, .size = sizeof out->message};
     say_what_is_done(coordinator, out, now, &text);
 }

@@ -199,6 +199,9 @@ static void take_action(struct coordinator_server *server, const struct coordina
         return;
     case COORDINATOR_VALIDATE:
         send_blocks(server, FRAME_VALIDATE, action);
+    case COORDINATOR_LEASE:
+        send_blocks(server, FRAME_LEASE, action);
+        return;
         return;
     case COORDINATOR_EPOCH:
         log_epoch(server, coordinator_history(server->coordinator, action->first));
@@ -386,7 +389,10 @@ static int receive_from_shard(struct peer *peer, const struct frame *frame, cons
         return error_set(err, "a parameter server cannot send a frame of type %u now", frame->type);
     if (frame->node != peer->shard)
         return error_set(err, "shard %u cannot speak for shard %u", peer->shard, frame->node);
-    if (coordinator_shard_done(server->coordinator, peer->shard, frame->step, 0, now(), err) < 0)
+    int taken = frame->type == FRAME_DONE
+                    ? coordinator_shard_done(server->coordinator, peer->shard, frame->step, 0, now(), err)
+                    : coordinator_task_done(server->coordinator, peer->shard, frame->step, 0, now(), err);
+    if (taken < 0)
         return -1;
     act(server);
     return 0;

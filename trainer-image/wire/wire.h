@@ -11,9 +11,10 @@
  *   CONTROL  worker → coordinator (shard 0). Light; never waits behind parameters.
  *            w: JOIN                     c: WELCOME | REFUSED
  *            c: DEAL …                   blocks of a step to compute; may come again for others' blocks
+ *            c: LEASE …                  with the types Asynchronous and Hogwild, instead of DEAL: a task
  *            c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block
- *            w: HEARTBEAT …              every 500 ms, with how many dealt blocks are settled by now:
- *                                        computed, or dropped because they were over
+ *            w: HEARTBEAT …              every 500 ms, with how many dealt blocks and steps of leased tasks are
+ *                                        settled by now: computed, or dropped because they were over
  *            w: LEAVE                    it goes of its own will (SIGTERM); its blocks go to others at once
  *            c: FINISHED                 the job is over: idle until told to go
  *   REGISTER shard i > 0 → coordinator.
@@ -22,12 +23,17 @@
  *            c: FINISHED
  *   DATA     worker or coordinator → any shard.
  *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get
+ *            s: TASK_DONE …              each of a task's steps is applied to all its parameters
  *                                           ready; one that lags is sent the newest and misses some between
  *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; else nothing
  *            w: PUSH …                   gradient of one tree node for one chunk
  *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
  *                                           it is there
  *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
+ *            w: PUSH_BATCH …             s: TAKEN, one a PUSH_BATCH: what came of it, and the newest parameters of its
+ *                                           chunk. With the types Asynchronous and Hogwild, instead of PUSH: the
+ *                                           gradient of one step of a task for one chunk. A SUBSCRIBE is answered by
+ *                                           the newest PARAMS then, and by nothing later
  *                                           as it takes, one after the other; one without payload where it has none
  *            w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame holds
  *
@@ -125,10 +131,22 @@ enum frame_type {
     FRAME_DONE = 34, /* node: shard; step */
 
     FRAME_SUBSCRIBE = 48,
-    FRAME_GET = 49,    /* step: version; offset: chunk */
-    FRAME_PUSH = 50,   /* step; node: tree node; offset: chunk; value: the node's sum of losses; payload: floats */
-    FRAME_PARAMS = 51, /* step: version; offset: chunk; payload: floats */
+    FRAME_LEASE = 24, /* step: task (common/plan/tasks.h); count: tasks before it that may not be over yet */
+    FRAME_GET = 49, /* step: version; offset: chunk */
+    /* step; node: tree node; offset: chunk; value: in the vector's first chunk the node's sum of losses; payload:
+       values */
+    FRAME_PUSH = 50,
+    FRAME_PARAMS = 51, /* step: version; offset: chunk; payload: values */
 
+    /* step: task; node: sequence; count: version of the parameters that it is of, modulo 2^32; offset: chunk;
+     * value: the sum of losses; payload: floats, sums over the step's samples */
+    FRAME_PUSH_BATCH = 60,
+    FRAME_TAKEN = 61, /* step, node, offset: as pushed; count: enum taken; value: version of the payload (u64) */
+
+    /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own. */
+    FRAME_NORMS = 35,
+    FRAME_COMMIT = 36,
+    FRAME_TASK_DONE = 40, /* node: shard; step: task */
     /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
     FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;
                              payload: ids, at most wire_rows_most() */
@@ -145,6 +163,14 @@ static inline uint32_t wire_rows_most(uint32_t dim)
 {
     return WIRE_PAYLOAD_MOST / ((1 + dim) * 4);
 }
+
+/* What came of a PUSH_BATCH. */
+enum taken {
+    TAKEN_APPLIED,
+    TAKEN_DUPLICATE, /* somebody has brought it before */
+    TAKEN_TASK_OVER, /* the same of all of its task, on this shard */
+    TAKEN_STALE,     /* not applied: to be computed again from newer parameters */
+};
 
 struct frame {
     uint8_t type;
