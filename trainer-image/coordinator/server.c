@@ -197,11 +197,11 @@ static void take_action(struct coordinator_server *server, const struct coordina
     case COORDINATOR_DEAL:
         send_blocks(server, FRAME_DEAL, action);
         return;
-    case COORDINATOR_VALIDATE:
-        send_blocks(server, FRAME_VALIDATE, action);
     case COORDINATOR_LEASE:
         send_blocks(server, FRAME_LEASE, action);
         return;
+    case COORDINATOR_VALIDATE:
+        send_blocks(server, FRAME_VALIDATE, action);
         return;
     case COORDINATOR_EPOCH:
         log_epoch(server, coordinator_history(server->coordinator, action->first));

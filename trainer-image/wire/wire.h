@@ -20,20 +20,20 @@
  *   REGISTER shard i > 0 → coordinator.
  *            s: REGISTER                 c: ACCEPTED | REFUSED
  *            s: DONE …                   its parameters of step t are all applied
+ *            s: TASK_DONE …              each of a task's steps is applied to all its parameters
  *            c: FINISHED
  *   DATA     worker or coordinator → any shard.
  *            w: SUBSCRIBE                s: PARAMS of its newest version, then of every version as its chunks get
- *            s: TASK_DONE …              each of a task's steps is applied to all its parameters
  *                                           ready; one that lags is sent the newest and misses some between
  *            w: GET (version, chunk)     s: PARAMS of just that, if it is the newest or the one before; else nothing
  *            w: PUSH …                   gradient of one tree node for one chunk
- *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
- *                                           it is there
- *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
  *            w: PUSH_BATCH …             s: TAKEN, one a PUSH_BATCH: what came of it, and the newest parameters of its
  *                                           chunk. With the types Asynchronous and Hogwild, instead of PUSH: the
  *                                           gradient of one step of a task for one chunk. A SUBSCRIBE is answered by
  *                                           the newest PARAMS then, and by nothing later
+ *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
+ *                                           it is there
+ *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
  *                                           as it takes, one after the other; one without payload where it has none
  *            w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame holds
  *
@@ -125,13 +125,17 @@ enum frame_type {
     FRAME_HEARTBEAT = 21, /* value: settled blocks (u64) */
     FRAME_LEAVE = 22,
     FRAME_FINISHED = 23,
+    FRAME_LEASE = 24, /* step: task (common/plan/tasks.h); count: tasks before it that may not be over yet */
 
     FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
     FRAME_ACCEPTED = 33,
     FRAME_DONE = 34, /* node: shard; step */
+    /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own. */
+    FRAME_NORMS = 35,
+    FRAME_COMMIT = 36,
+    FRAME_TASK_DONE = 40, /* node: shard; step: task */
 
     FRAME_SUBSCRIBE = 48,
-    FRAME_LEASE = 24, /* step: task (common/plan/tasks.h); count: tasks before it that may not be over yet */
     FRAME_GET = 49, /* step: version; offset: chunk */
     /* step; node: tree node; offset: chunk; value: in the vector's first chunk the node's sum of losses; payload:
        values */
@@ -143,10 +147,6 @@ enum frame_type {
     FRAME_PUSH_BATCH = 60,
     FRAME_TAKEN = 61, /* step, node, offset: as pushed; count: enum taken; value: version of the payload (u64) */
 
-    /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own. */
-    FRAME_NORMS = 35,
-    FRAME_COMMIT = 36,
-    FRAME_TASK_DONE = 40, /* node: shard; step: task */
     /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
     FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;
                              payload: ids, at most wire_rows_most() */
@@ -158,12 +158,6 @@ enum frame_type {
                              rows of floats */
 };
 
-/* Rows of `dim` floats, with their ids, that one frame holds. */
-static inline uint32_t wire_rows_most(uint32_t dim)
-{
-    return WIRE_PAYLOAD_MOST / ((1 + dim) * 4);
-}
-
 /* What came of a PUSH_BATCH. */
 enum taken {
     TAKEN_APPLIED,
@@ -171,6 +165,12 @@ enum taken {
     TAKEN_TASK_OVER, /* the same of all of its task, on this shard */
     TAKEN_STALE,     /* not applied: to be computed again from newer parameters */
 };
+
+/* Rows of `dim` floats, with their ids, that one frame holds. */
+static inline uint32_t wire_rows_most(uint32_t dim)
+{
+    return WIRE_PAYLOAD_MOST / ((1 + dim) * 4);
+}
 
 struct frame {
     uint8_t type;
