@@ -68,6 +68,22 @@ static void on_step_done(void *arg, uint64_t step, double loss)
         registrant_done(ps->registrant, step);
 }
 
+static void on_measured(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count)
+{
+    struct ps *ps = arg;
+    if (ps->coordinator != NULL)
+        coordinator_server_measured(ps->coordinator, step, round, measures, count);
+    else
+        registrant_measured(ps->registrant, step, round, measures, count);
+}
+
+static int on_committed(void *arg, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
+                        struct error *err)
+{
+    const struct ps *ps = arg;
+    return shard_commit(ps->shard, step, round, scalars, count, err);
+}
+
 static void on_shard_failed(void *arg, const char *sentence)
 {
     struct ps *ps = arg;
@@ -259,6 +275,7 @@ static int start_coordinator(struct ps *ps, const struct model *model, const str
         .pod_uid = pod->uid,
         .operator_address = pod->operator_address,
         .report_fd = pod->report_fd,
+        .committed = on_committed,
         .over = on_over,
         .arg = ps,
     };
@@ -283,6 +300,7 @@ static int start_registrant(struct ps *ps, struct error *err)
         .address = ps->address,
         .shard = ps->pod->shard,
         .accepted = on_accepted,
+        .committed = on_committed,
         .finished = on_finished,
         .lost = on_lost,
         .arg = ps,
@@ -296,6 +314,7 @@ static int start(struct ps *ps, const struct model *model, const struct dataset_
     struct shard_hooks hooks = {.chunk_ready = on_chunk_ready,
                                 .rows_ready = on_rows_ready,
                                 .step_done = on_step_done,
+                                .measured = on_measured,
                                 .failed = on_shard_failed,
                                 .arg = ps};
     if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||

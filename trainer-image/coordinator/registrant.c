@@ -24,10 +24,27 @@ static void registrant_ready(void *arg, struct conn *conn, enum dialogue dialogu
 
 static void *registrant_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
 {
-    (void)arg;
-    (void)conn;
-    error_set(err, "the coordinator cannot send a frame of type %u with a payload here", frame->type);
-    return NULL;
+    const struct registrant *registrant = arg;
+    if (frame->type != FRAME_COMMIT || registrant->term == 0) {
+        error_set(err, "the coordinator cannot send a frame of type %u with a payload now", frame->type);
+        return NULL;
+    }
+    void *place = conn_scratch(conn, frame->length);
+    if (place == NULL)
+        error_set(err, "receive COMMIT: no memory");
+    return place;
+}
+
+static int receive_commit(struct registrant *registrant, const struct frame *frame, const void *payload,
+                          struct error *err)
+{
+    double scalars[WIRE_NORMS_MOST];
+    if (frame->term != registrant->term || frame->length % sizeof scalars[0] != 0)
+        return error_set(err, "COMMIT of term %u with %u bytes came to a shard of term %u", frame->term, frame->length,
+                         registrant->term);
+    memcpy(scalars, payload, frame->length);
+    return registrant->options.committed(registrant->options.arg, frame->step, frame->count, scalars,
+                                         frame->length / (uint32_t)sizeof scalars[0], err);
 }
 
 static int registrant_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
@@ -35,7 +52,8 @@ static int registrant_received(void *arg, struct conn *conn, const struct frame 
 {
     struct registrant *registrant = arg;
     (void)conn;
-    (void)payload;
+    if (frame->type == FRAME_COMMIT && frame->length > 0)
+        return receive_commit(registrant, frame, payload, err);
     if (frame->type == FRAME_FINISHED) {
         registrant->over = true;
         registrant->options.finished(registrant->options.arg);
@@ -109,6 +127,24 @@ void registrant_done(struct registrant *registrant, uint64_t step)
                   &(struct frame){
                       .type = FRAME_DONE, .term = registrant->term, .node = registrant->options.shard, .step = step},
                   NULL);
+}
+
+void registrant_measured(struct registrant *registrant, uint64_t step, uint32_t round, const double *measures,
+                         uint32_t count)
+{
+    if (registrant->conn == NULL || registrant->term == 0)
+        return;
+    for (uint32_t first = 0; first < count; first += WIRE_NORMS_MOST) {
+        uint32_t piece = count - first < WIRE_NORMS_MOST ? count - first : WIRE_NORMS_MOST;
+        conn_send_bytes(registrant->conn,
+                        &(struct frame){.type = FRAME_NORMS,
+                                        .term = registrant->term,
+                                        .node = registrant->options.shard,
+                                        .step = step,
+                                        .offset = first,
+                                        .count = round},
+                        measures + first, piece * sizeof *measures);
+    }
 }
 
 void registrant_fail(struct registrant *registrant, const char *sentence)

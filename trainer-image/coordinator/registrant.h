@@ -1,5 +1,5 @@
-/* coordinator/registrant — the other end of REGISTER: a shard that is not the coordinator's tells it where it is and
- * which steps it has done. Lives on the net's thread of shards 1 and up.
+/* coordinator/registrant — the other end of REGISTER: a shard that is not the coordinator's tells it where it is,
+ * what it has measured and which steps it has done. Lives on the net's thread of shards 1 and up.
  */
 #ifndef THOLE_COORDINATOR_REGISTRANT_H
 #define THOLE_COORDINATOR_REGISTRANT_H
@@ -15,6 +15,9 @@ struct registrant_options {
     const char *address;     /* where others reach this shard */
     uint32_t shard;
     void (*accepted)(void *arg, uint32_t term);
+    /* A round's scalars have come (shard_commit()); -1 closes the connection with the sentence. */
+    int (*committed)(void *arg, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
+                     struct error *err);
     void (*finished)(void *arg);                 /* the job is over */
     void (*lost)(void *arg, const char *reason); /* refused, or the coordinator is gone in the middle of the job */
     void *arg;
@@ -27,6 +30,9 @@ CLEANUP_DEFINE(cleanup_registrant_pointer, struct registrant, registrant_free)
 #define cleanup_registrant CLEANUP(cleanup_registrant_pointer)
 
 void registrant_done(struct registrant *registrant, uint64_t step);
+/* What this shard has measured: to be called from shard_hooks.measured. */
+void registrant_measured(struct registrant *registrant, uint64_t step, uint32_t round, const double *measures,
+                         uint32_t count);
 /* This shard cannot go on: the coordinator is told why. */
 void registrant_fail(struct registrant *registrant, const char *sentence);
 

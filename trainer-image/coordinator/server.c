@@ -1,6 +1,7 @@
 #include "coordinator/server.h"
 
 #include "coordinator/coordinator.h"
+#include "coordinator/norms.h"
 #include "coordinator/reporter.h"
 #include "coordinator/saver.h"
 
@@ -41,6 +42,7 @@ struct shard_place {
 struct coordinator_server {
     struct coordinator_server_options options;
     struct coordinator *coordinator;
+    struct norms *norms;
     struct reporter *reporter; /* NULL: nobody to report to */
     struct saver *saver;
     struct timer *tick;
@@ -380,11 +382,35 @@ static int receive_register(struct peer *peer, const struct frame *frame, const 
     return 0;
 }
 
+/* All shards have measured a round: what it came to goes to all of them. */
+static int send_commit(struct coordinator_server *server, uint64_t step, uint32_t round, struct error *err)
+{
+    uint32_t count = 0;
+    const double *scalars = norms_scalars(server->norms, &count);
+    const struct frame frame = {.type = FRAME_COMMIT, .term = FIRST_TERM, .step = step, .count = round};
+    for (uint32_t shard = 1; shard < server->options.plan->shards; shard++)
+        if (server->shards[shard].peer != NULL)
+            conn_send_bytes(server->shards[shard].peer->conn, &frame, scalars, count * sizeof *scalars);
+    return server->options.committed(server->options.arg, step, round, scalars, count, err);
+}
+
+static int receive_norms(struct peer *peer, const struct frame *frame, const void *payload, struct error *err)
+{
+    struct coordinator_server *server = peer->server;
+    if (!peer->known || frame->node != peer->shard || frame->length == 0)
+        return error_set(err, "NORMS of shard %u cannot come from this parameter server now", frame->node);
+    int added =
+        norms_add(server->norms, peer->shard, frame->step, frame->count, frame->offset, payload, frame->length, err);
+    return added == 1 ? send_commit(server, frame->step, frame->count, err) : added;
+}
+
 static int receive_from_shard(struct peer *peer, const struct frame *frame, const void *payload, struct error *err)
 {
     struct coordinator_server *server = peer->server;
     if (frame->type == FRAME_REGISTER && !peer->known)
         return receive_register(peer, frame, payload, err);
+    if (frame->type == FRAME_NORMS)
+        return receive_norms(peer, frame, payload, err);
     if (frame->type != FRAME_DONE || !peer->known)
         return error_set(err, "a parameter server cannot send a frame of type %u now", frame->type);
     if (frame->node != peer->shard)
@@ -416,7 +442,8 @@ static void *peer_place(void *arg, struct conn *conn, const struct frame *frame,
     const struct peer *peer = arg;
     bool join = peer->dialogue == DIALOGUE_CONTROL && frame->type == FRAME_JOIN && frame->length <= JOIN_MOST;
     bool reg = peer->dialogue == DIALOGUE_REGISTER && frame->type == FRAME_REGISTER && frame->length <= ADDRESS_MOST;
-    if (!join && !reg) {
+    bool norms = peer->dialogue == DIALOGUE_REGISTER && frame->type == FRAME_NORMS && peer->known;
+    if (!join && !reg && !norms) {
         error_set(err, "a frame of type %u cannot have a payload of %u bytes here", frame->type, frame->length);
         return NULL;
     }
@@ -487,6 +514,15 @@ void coordinator_server_step_done(struct coordinator_server *server, uint64_t st
     if (coordinator_shard_done(server->coordinator, 0, step, loss, now(), &err) < 0)
         coordinator_fail(server->coordinator, "InternalError", error_message(&err));
     act(server);
+}
+
+void coordinator_server_measured(struct coordinator_server *server, uint64_t step, uint32_t round,
+                                 const double *measures, uint32_t count)
+{
+    struct error err = {0};
+    int added = norms_add(server->norms, 0, step, round, 0, measures, count * sizeof *measures, &err);
+    if (added < 0 || (added == 1 && send_commit(server, step, round, &err) < 0))
+        coordinator_server_fail(server, "InternalError", error_message(&err));
 }
 
 bool coordinator_server_has_peers(const struct coordinator_server *server)
@@ -576,6 +612,8 @@ int coordinator_server_new(struct coordinator_server **out, const struct coordin
     server->tick = net_timer_new(options->net, on_tick, server);
     if (server->coordinator == NULL || server->tick == NULL)
         return error_set(err, "start the coordinator: no memory");
+    if (norms_new(&server->norms, options->plan, model_network(options->model), err) < 0)
+        return -1;
     for (uint32_t shard = 0; shard < PLAN_SHARDS_MOST; shard++)
         server->addresses[shard] = server->shards[shard].address;
     server->shards[0].boot = options->boot_id;
@@ -600,5 +638,6 @@ void coordinator_server_free(struct coordinator_server *server)
     saver_free(server->saver);
     net_timer_free(server->tick);
     coordinator_free(server->coordinator);
+    norms_free(server->norms);
     free(server);
 }

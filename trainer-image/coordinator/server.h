@@ -34,6 +34,9 @@ struct coordinator_server_options {
     const char *operator_address; /* NULL: no operator */
     int report_fd;                /* -1: none */
 
+    /* Shard 0's part of a COMMIT: see shard_commit(). -1 ends the job. */
+    int (*committed)(void *arg, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
+                     struct error *err);
     /* The job is over, and everyone who should know does. */
     void (*over)(void *arg, bool succeeded);
     void *arg;
@@ -50,6 +53,9 @@ void coordinator_server_accept(struct coordinator_server *server, struct conn *c
                                uint64_t peer_boot);
 /* Shard 0 has done a step: to be called from shard_hooks.step_done. */
 void coordinator_server_step_done(struct coordinator_server *server, uint64_t step, double loss);
+/* Shard 0 has measured a round: to be called from shard_hooks.measured. May call options.committed. */
+void coordinator_server_measured(struct coordinator_server *server, uint64_t step, uint32_t round,
+                                 const double *measures, uint32_t count);
 /* Is anybody connected? */
 bool coordinator_server_has_peers(const struct coordinator_server *server);
 /* The job cannot go on, for a reason that this process has found: CamelCase and a sentence. */

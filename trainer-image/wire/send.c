@@ -44,7 +44,9 @@ static int queue_reserve(struct conn *conn)
 void conn_enqueue(struct conn *conn, const struct frame *frame, struct payload *payload)
 {
     size_t length = payload == NULL ? 0 : payload->length;
-    size_t most = conn->dialogue == DIALOGUE_DATA ? (size_t)WIRE_DATA_QUEUE_MOST : (size_t)WIRE_CONTROL_QUEUE_MOST;
+    size_t most = conn->dialogue == DIALOGUE_DATA       ? (size_t)WIRE_DATA_QUEUE_MOST
+                  : conn->dialogue == DIALOGUE_REGISTER ? (size_t)WIRE_REGISTER_QUEUE_MOST
+                                                        : (size_t)WIRE_CONTROL_QUEUE_MOST;
     if (conn->queued + WIRE_HEADER_SIZE + length > most || queue_reserve(conn) < 0) {
         conn_fail(conn, "%zu bytes wait for a peer that does not take them", conn->queued);
         return;

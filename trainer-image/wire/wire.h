@@ -19,6 +19,9 @@
  *            c: FINISHED                 the job is over: idle until told to go
  *   REGISTER shard i > 0 → coordinator.
  *            s: REGISTER                 c: ACCEPTED | REFUSED
+ *            s: NORMS …                  where the optimizer has rounds (optimizer/): what it measured in round r of
+ *                                        step t, in as many frames as it takes
+ *            c: COMMIT                   once all shards have: the round's scalars. The next round, or DONE, follows
  *            s: DONE …                   its parameters of step t are all applied
  *            s: TASK_DONE …              each of a task's steps is applied to all its parameters
  *            c: FINISHED
@@ -73,8 +76,9 @@
  *       56    4 reserved     0
  *       60    4 header CRC   CRC32C of bytes 0 to 59
  *
- * Parameters and gradients travel in chunks of WIRE_CHUNK_FLOATS (the last of a shard is shorter), and a chunk is
- * reduced, applied and returned independently of the others.
+ * Parameters and gradients travel in chunks of at most WIRE_CHUNK_FLOATS (ps/layout.h says where they begin), and a
+ * chunk is reduced, applied and returned independently of the others. With the plan's wire BFloat16 their values are of
+ * 2 bytes instead of 4.
  */
 #ifndef THOLE_WIRE_WIRE_H
 #define THOLE_WIRE_WIRE_H
@@ -98,8 +102,10 @@ enum {
     WIRE_JSON_MOST = 64 * 1024, /* JOIN, WELCOME */
     WIRE_CONNECTIONS_MOST = 1024,
     WIRE_UNPROVEN_MOST = 64,
-    WIRE_CONTROL_QUEUE_MOST = 1024 * 1024,     /* bytes queued to a CONTROL or REGISTER peer; more closes it */
-    WIRE_DATA_QUEUE_MOST = 1024 * 1024 * 1024, /* the same of DATA; referenced, not copied */
+    WIRE_NORMS_MOST = 8192,                     /* doubles in a frame of NORMS or COMMIT */
+    WIRE_CONTROL_QUEUE_MOST = 1024 * 1024,      /* bytes queued to a CONTROL peer; more closes it */
+    WIRE_REGISTER_QUEUE_MOST = 8 * 1024 * 1024, /* the same of REGISTER: NORMS of the largest model are 4 MiB */
+    WIRE_DATA_QUEUE_MOST = 1024 * 1024 * 1024,  /* the same of DATA; referenced, not copied */
     WIRE_DEFAULT_PORT = 7077,
 };
 

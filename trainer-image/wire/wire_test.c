@@ -190,13 +190,22 @@ static void dialogues_allow_what_the_header_says(void **state)
         {FRAME_HEARTBEAT, CD},
         {FRAME_LEAVE, CD},
         {FRAME_FINISHED, CL | RL},
+        {FRAME_LEASE, CL},
         {FRAME_REGISTER, RD},
         {FRAME_ACCEPTED, RL},
         {FRAME_DONE, RD},
+        {FRAME_TASK_DONE, RD},
+        {FRAME_NORMS, RD},
+        {FRAME_COMMIT, RL},
         {FRAME_SUBSCRIBE, DD},
         {FRAME_GET, DD},
         {FRAME_PUSH, DD},
         {FRAME_PARAMS, DL},
+        {FRAME_GET_ROWS, DD},
+        {FRAME_ROWS, DL},
+        {FRAME_PUSH_ROWS, DD},
+        {FRAME_LIST_ROWS, DD},
+        {FRAME_LISTED, DL},
     };
     static const uint32_t lengths[] = {0, 16, WIRE_PAYLOAD_MOST};
     for (unsigned type = 0; type < 256; type++) {
