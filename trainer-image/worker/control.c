@@ -45,6 +45,8 @@ static void control_ready(void *arg, struct conn *conn, enum dialogue dialogue, 
         for (uint32_t shard = 0; shard < worker->options.plan->shards; shard++)
             link_drop(&worker->links[shard]);
         parameters_forget(worker->parameters);
+        if (worker->rows != NULL)
+            rows_forget(worker->rows);
     }
     worker->coordinator_boot = peer_boot;
     send_join(worker);

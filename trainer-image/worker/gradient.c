@@ -210,8 +210,8 @@ static void hand_out_rest(struct gradient *gradient, double loss)
 static int compute_block(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
 {
     struct gradient *gradient = arg;
-    (void)block;
-    if (!gradient->hooks->go_on(gradient->hooks->arg))
+    const struct gradient_hooks *hooks = gradient->hooks;
+    if (!hooks->go_on(hooks->arg))
         return -1;
     uint32_t samples = (uint32_t)(range.end - range.begin);
     uint64_t first = gradient->step.first + range.begin;
@@ -224,6 +224,8 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
         .ready = gradient->last ? block_ready : NULL,
         .ready_arg = gradient,
     };
+    if (hooks->rows != NULL && (batch.rows = hooks->rows(hooks->arg, block, gradient->x, samples)) == NULL)
+        return -1;
     *loss = model_gradient(gradient->model, gradient->params, &batch, out, gradient->workspace);
     return 0;
 }

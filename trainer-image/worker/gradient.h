@@ -29,6 +29,9 @@ uint32_t gradient_cover(const struct gradient *gradient, uint64_t step, uint32_t
 struct gradient_hooks {
     /* Before every block: is the step still wanted? */
     bool (*go_on)(void *arg);
+    /* The rows that a block's samples x [n] hold, of each table; NULL, and it is no longer wanted, where they cannot be
+     * had. The hook is NULL where the model has no tables. */
+    const struct model_rows *(*rows)(void *arg, uint32_t block, const float *x, uint32_t n);
     /* Where the node's sum over the chunk is to be written, as the plan's wire has it; NULL: it is not wanted. Each
      * chunk once, in any order; must not look at sockets. */
     void *(*place)(void *arg, const struct chunk *chunk);

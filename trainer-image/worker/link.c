@@ -20,18 +20,22 @@ static void link_ready(void *arg, struct conn *conn, enum dialogue dialogue, uin
     work_again(&worker->work);
     worker->generation++;
     worker->asked_step = UINT64_MAX;
+    if (worker->rows != NULL)
+        rows_ask_again(worker->rows, link->shard);
     conn_send(conn, &(struct frame){.type = FRAME_SUBSCRIBE, .term = worker->term}, NULL);
 }
 
 static void *link_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
 {
     struct link *link = arg;
-    const struct chunk *chunk = parameters_find(link->worker->parameters, frame->offset);
     /* 0: the shard has not heard yet that it is accepted. */
     if (frame->term != 0 && frame->term < link->worker->term) {
         error_set(err, "parameters of term %u, and term %u is known", frame->term, link->worker->term);
         return NULL;
     }
+    if (frame->type == FRAME_ROWS)
+        return deal_rows_place(link, conn, frame, err);
+    const struct chunk *chunk = parameters_find(link->worker->parameters, frame->offset);
     if (frame->type != FRAME_PARAMS || chunk == NULL || chunk->shard != link->shard ||
         frame->length != parameters_bytes(link->worker->parameters, chunk)) {
         error_set(err, "shard %u sent a frame of type %u for offset %llu that is none of its chunks", link->shard,
@@ -53,9 +57,12 @@ static int link_received(void *arg, struct conn *conn, const struct frame *frame
 {
     struct link *link = arg;
     (void)conn;
-    (void)payload;
     if (frame->length == 0)
         return error_set(err, "shard %u sent a frame of type %u without a payload", link->shard, frame->type);
+    if (frame->type == FRAME_ROWS) {
+        deal_rows_received(link, frame, payload);
+        return 0;
+    }
     if (link->receiving == NULL)
         return 0;
     parameters_placed(link->worker->parameters, link->receiving, frame->step);

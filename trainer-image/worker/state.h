@@ -4,6 +4,7 @@
 
 #include "worker/gradient.h"
 #include "worker/parameters.h"
+#include "worker/rows.h"
 #include "worker/validate.h"
 #include "worker/work.h"
 #include "worker/worker.h"
@@ -26,6 +27,7 @@ struct worker {
     struct worker_options options;
     struct parameters *parameters;
     struct gradient *gradient;
+    struct rows *rows;           /* NULL: the model has no tables */
     struct validator *validator; /* NULL: nothing to validate with */
     struct work work;
     uint64_t asked_step; /* for which all chunks were looked through; UINT64_MAX: none */
@@ -56,6 +58,15 @@ int link_init(struct link *link, struct worker *worker, uint32_t shard, struct e
 void link_set(struct link *link, const char *address, uint64_t boot);
 void link_drop(struct link *link); /* closed, and nowhere until link_set() */
 void link_ask(struct link *link, const struct chunk *chunk, uint64_t version);
+
+/* deal_rows.c: rows of embedding tables. Where the model has none, worker->rows is NULL, and all are here. */
+int deal_rows_init(struct worker *worker, struct error *err);
+/* Are the rows of the deal's samples here? They are asked for where they are not. */
+bool deal_rows_here(struct worker *worker, const struct deal *deal);
+const struct model_rows *deal_rows_block(struct worker *worker, uint32_t block, const float *x, uint32_t n);
+void deal_rows_push(struct worker *worker, uint64_t step, uint32_t node);
+void *deal_rows_place(struct link *link, struct conn *conn, const struct frame *frame, struct error *err);
+void deal_rows_received(struct link *link, const struct frame *frame, const void *payload);
 
 /* control.c */
 int control_init(struct worker *worker, struct error *err);

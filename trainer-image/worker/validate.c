@@ -43,7 +43,8 @@ uint32_t validator_blocks(const struct validator *validator)
     return validation_blocks(dataset_samples(validator->test));
 }
 
-struct evaluation validator_run(struct validator *validator, const float *params, uint32_t block)
+struct evaluation validator_run(struct validator *validator, const float *params, uint32_t block,
+                                const struct model_rows *rows)
 {
     uint64_t first = (uint64_t)block * VALIDATION_BLOCK;
     uint64_t end = first + validation_block_samples(dataset_samples(validator->test), block);
@@ -51,7 +52,7 @@ struct evaluation validator_run(struct validator *validator, const float *params
     while (first < end) {
         uint32_t samples = end - first < PIECE ? (uint32_t)(end - first) : PIECE;
         dataset_fetch(validator->test, NULL, first, samples, validator->x, validator->targets);
-        const struct model_batch batch = {.n = samples, .x = validator->x, .targets = validator->targets};
+        const struct model_batch batch = {.n = samples, .x = validator->x, .targets = validator->targets, .rows = rows};
         struct evaluation piece = model_evaluate(validator->model, params, &batch, validator->workspace);
         sum.loss_sum += piece.loss_sum;
         sum.correct += piece.correct;

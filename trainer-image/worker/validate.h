@@ -15,6 +15,8 @@ CLEANUP_DEFINE(cleanup_validator_pointer, struct validator, validator_free)
 #define cleanup_validator CLEANUP(cleanup_validator_pointer)
 
 uint32_t validator_blocks(const struct validator *validator);
-struct evaluation validator_run(struct validator *validator, const float *params, uint32_t block);
+/* `rows`: of each table, those of the block's samples at least; NULL where the model has none. */
+struct evaluation validator_run(struct validator *validator, const float *params, uint32_t block,
+                                const struct model_rows *rows);
 
 #endif

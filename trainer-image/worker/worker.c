@@ -102,16 +102,28 @@ static void push_filled(void *arg, const struct chunk *chunk, double loss)
     push->payload = NULL;
 }
 
+static const struct model_rows *push_block_rows(void *arg, uint32_t block, const float *x, uint32_t n)
+{
+    const struct push *push = arg;
+    return deal_rows_block(push->worker, block, x, n);
+}
+
 static void compute_step(struct worker *worker, const struct deal *deal, const float *params)
 {
     struct push push = {.worker = worker, .generation = worker->generation, .step = deal->step};
     struct gradient_hooks hooks = {.go_on = push_go_on, .place = push_place, .filled = push_filled, .arg = &push};
+    if (worker->rows != NULL)
+        hooks.rows = push_block_rows;
     uint32_t nodes[TREE_COVER_MOST];
     uint32_t count = gradient_cover(worker->gradient, deal->step, deal->first, deal->count, nodes);
     for (uint32_t i = 0; i < count; i++) {
         push.node = nodes[i];
+        if (worker->rows != NULL)
+            rows_begin(worker->rows);
         if (!gradient_compute(worker->gradient, deal->step, nodes[i], params, worker->parameters, &hooks))
             return;
+        if (worker->rows != NULL)
+            deal_rows_push(worker, deal->step, nodes[i]);
     }
     work_computed(&worker->work, deal);
 }
@@ -119,10 +131,11 @@ static void compute_step(struct worker *worker, const struct deal *deal, const f
 static void compute_validation(struct worker *worker, const struct deal *deal, const float *params)
 {
     uint64_t generation = worker->generation;
+    const struct model_rows *rows = worker->rows == NULL ? NULL : rows_all(worker->rows);
     for (uint32_t block = deal->first; block < deal->first + deal->count; block++) {
         if (!is_still_wanted(worker, generation) || worker->work.next_step > deal->step)
             return;
-        struct evaluation evaluation = validator_run(worker->validator, params, block);
+        struct evaluation evaluation = validator_run(worker->validator, params, block, rows);
         conn_send(worker->control,
                   &(struct frame){.type = FRAME_VALIDATED,
                                   .term = worker->term,
@@ -143,11 +156,14 @@ static bool compute(struct worker *worker)
     const struct deal *next = work_next(&worker->work);
     if (next == NULL)
         return false;
+    const bool rows_here = deal_rows_here(worker, next); /* asked for ahead of the parameters */
     const float *params = parameters_at(worker->parameters, next->step);
     if (params == NULL) {
         ask_for_all_overtaken(worker, next);
         return false;
     }
+    if (!rows_here)
+        return false;
     struct deal deal = *next;
     if (deal.validate)
         compute_validation(worker, &deal, params);
@@ -168,7 +184,8 @@ int worker_new(struct worker **out, const struct worker_options *options, struct
     worker->asked_step = UINT64_MAX;
     if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
                        err) < 0 ||
-        gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
+        gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0 ||
+        deal_rows_init(worker, err) < 0)
         return -1;
     if (options->test != NULL && validator_new(&worker->validator, options->model, options->test, err) < 0)
         return -1;
@@ -190,6 +207,7 @@ void worker_free(struct worker *worker)
     net_timer_free(worker->dial);
     net_timer_free(worker->heartbeat);
     validator_free(worker->validator);
+    rows_free(worker->rows);
     gradient_free(worker->gradient);
     parameters_free(worker->parameters);
     free(worker);

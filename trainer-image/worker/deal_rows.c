@@ -1,0 +1,107 @@
+/* Rows of embedding tables for what is dealt: wanted as soon as it is known, pushed with its nodes. */
+#include "worker/state.h"
+
+static void send_rows(void *arg, uint32_t shard, const struct frame *frame, struct payload *payload)
+{
+    struct worker *worker = arg;
+    struct frame termed = *frame;
+    termed.term = worker->term;
+    if (worker->links[shard].ready)
+        conn_send(worker->links[shard].conn, &termed, payload);
+}
+
+int deal_rows_init(struct worker *worker, struct error *err)
+{
+    const struct worker_options *options = &worker->options;
+    struct rows_hooks hooks = {.send = send_rows, .arg = worker};
+    return rows_new(&worker->rows, options->net, options->plan, options->model, &hooks, err);
+}
+
+static uint64_t samples_of(const struct worker *worker, uint64_t step)
+{
+    const struct schedule schedule = schedule_of(worker->options.plan, dataset_samples(worker->options.train));
+    return schedule_step(&schedule, step).count;
+}
+
+static int want_blocks(struct worker *worker, const struct deal *deal, struct error *err)
+{
+    const struct plan *plan = worker->options.plan;
+    const struct dataset *train = worker->options.train;
+    const struct schedule schedule = schedule_of(plan, dataset_samples(train));
+    const struct schedule_step step = schedule_step(&schedule, deal->step);
+    const struct tree tree = tree_of(plan->blocks);
+    const uint64_t begin = tree_block(tree, step.count, deal->first).begin;
+    const uint64_t end = tree_block(tree, step.count, deal->first + deal->count - 1).end;
+    const struct permutation order = permutation_of_epoch(schedule.samples, plan->training.seed, (uint32_t)step.epoch);
+    const struct rows_range range = {.dataset = train,
+                                     .order = &order,
+                                     .epoch = step.epoch,
+                                     .first = step.first + begin,
+                                     .count = end - begin,
+                                     .version = deal->step};
+    return rows_want(worker->rows, &range, err);
+}
+
+static int want_validation(struct worker *worker, const struct deal *deal, struct error *err)
+{
+    const uint64_t samples = dataset_samples(worker->options.test);
+    const uint64_t first = (uint64_t)deal->first * VALIDATION_BLOCK;
+    const uint64_t end = first + (uint64_t)deal->count * VALIDATION_BLOCK;
+    const struct rows_range range = {.dataset = worker->options.test,
+                                     .first = first,
+                                     .count = (end < samples ? end : samples) - first,
+                                     .version = deal->step};
+    return rows_want(worker->rows, &range, err);
+}
+
+bool deal_rows_here(struct worker *worker, const struct deal *deal)
+{
+    struct error err = {0};
+    if (worker->rows == NULL)
+        return true;
+    if ((deal->validate ? want_validation(worker, deal, &err) : want_blocks(worker, deal, &err)) < 0) {
+        worker_fail(worker, "%s", error_message(&err));
+        return false;
+    }
+    return rows_here(worker->rows);
+}
+
+const struct model_rows *deal_rows_block(struct worker *worker, uint32_t block, const float *x, uint32_t n)
+{
+    const struct model_rows *rows = rows_block(worker->rows, block, x, n);
+    if (rows == NULL)
+        worker_fail(worker, "gather the rows of a block: no memory");
+    return rows;
+}
+
+void deal_rows_push(struct worker *worker, uint64_t step, uint32_t node)
+{
+    const struct frame frame = {.step = step, .node = node};
+    struct error err = {0};
+    if (rows_push(worker->rows, &frame, samples_of(worker, step), &err) < 0)
+        worker_fail(worker, "%s", error_message(&err));
+}
+
+void *deal_rows_place(struct link *link, struct conn *conn, const struct frame *frame, struct error *err)
+{
+    if (link->worker->rows == NULL) {
+        error_set(err, "shard %u sent rows of a table, and the model has none", link->shard);
+        return NULL;
+    }
+    bool wanted;
+    if (rows_check(link->worker->rows, link->shard, frame, &wanted, err) < 0)
+        return NULL;
+    void *place = conn_scratch(conn, frame->length);
+    if (place == NULL)
+        error_set(err, "receive rows of a table: no memory");
+    return place;
+}
+
+void deal_rows_received(struct link *link, const struct frame *frame, const void *payload)
+{
+    /* Looked at only now: what is wanted may have changed while the payload came. */
+    struct error err = {0};
+    bool wanted = false;
+    if (rows_check(link->worker->rows, link->shard, frame, &wanted, &err) == 0 && wanted)
+        rows_received(link->worker->rows, link->shard, frame, payload);
+}
