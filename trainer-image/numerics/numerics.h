@@ -148,6 +148,13 @@ void vector_scale(float *y, float alpha, const float *x, size_t n);    /* y = al
 void vector_relu(float *y, const float *x, size_t n); /* y = x < 0 ? 0 : x, so that NaN stays seen; y may be x */
 void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n); /* dx = y > 0 ? dy : 0; dx may be dy */
 
+/* Within 0.51 units in the last place, over all arguments; slopes of GELU, which pass through zero, within that or
+ * 2^-40. y may be x, slope overlaps nothing. */
+void vector_tanh(float *y, const float *x, size_t n);
+void vector_sigmoid(float *y, const float *x, size_t n); /* y = 1/(1 + exp(−x)) */
+void vector_gelu(float *y, const float *x, size_t n);    /* y = x·Φ(x), Φ(x) = (1 + erf(x/√2))/2 */
+void vector_gelu_slope(float *y, float *slope, const float *x, size_t n); /* and Φ(x) + x·exp(−x²/2)/√(2π) */
+
 /* Σ x, in 16 lanes (element i goes to lane i mod 16) that are then added in a tree. */
 float vector_total(const float *x, size_t n);
 
