@@ -43,7 +43,7 @@ def test_same_bits_whatever_the_batch(trainer, small_data, tmp_path, batch, bloc
 
     data = small_data if samples == 1500 else idx.write(tmp_path / "data", train=samples, test=50)
     job = trainjob(model={"zoo": "mlp"}, training={"epochs": 2, "batchSize": batch},
-                   sync={"type": "Synchronous", "synchronous": {"blocks": blocks}})
+                   sync={"type": "Synchronous", "synchronous": {"blocks": blocks}}, workers={"replicas": 1})
     runs = []
     for workers, shards in ((1, 1), (min(3, blocks), 3)):
         (tmp_path / str(workers + 10 * shards)).mkdir()
