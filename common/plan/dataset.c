@@ -152,7 +152,7 @@ static int read_categorical(struct plan *plan, const cJSON *json, struct error *
     for (uint32_t i = 0; i < csv->categorical_count; i++)
         if (strcmp(csv->categorical[i].name, name) == 0)
             return error_set(err, "spec.csv.categorical: column '%s' stands there twice", name);
-    if (strcmp(name, csv->label_column) == 0)
+    if (csv->label_column != NULL && strcmp(name, csv->label_column) == 0)
         return error_set(err, "spec.csv.categorical: column '%s' is spec.csv.labelColumn", name);
     struct plan_categorical *categorical = &csv->categorical[csv->categorical_count];
     categorical->name = strdup(name);
@@ -259,7 +259,7 @@ int read_dataset(struct plan *plan, const struct source *source, struct error *e
         return -1;
     const uint32_t *shape = plan->dataset.shape;
     if (plan->dataset.has_shape && (uint64_t)shape[0] * shape[1] * shape[2] != plan->dataset.features)
-        return error_set(err, "spec.shape: %ux%ux%u is not what spec.libsvm.features says, %u", shape[0], shape[1],
+        return error_set(err, "spec.shape: %u×%u×%u is not what spec.libsvm.features says, %u", shape[0], shape[1],
                          shape[2], plan->dataset.features);
     return 0;
 }

@@ -83,11 +83,12 @@ int read_text(const struct source *source, const struct place *place, size_t mos
     const cJSON *item = place_value(source, place);
     if (item == NULL && optional)
         return 0;
-    if (!cJSON_IsString(item) || item->valuestring[0] == '\0')
+    const char *text = cJSON_GetStringValue(item);
+    if (text == NULL || text[0] == '\0')
         return error_set(err, "%s: is missing", place->path);
-    if (strlen(item->valuestring) > most)
+    if (strlen(text) > most)
         return error_set(err, "%s: is longer than %zu characters", place->path, most);
-    *out = strdup(item->valuestring);
+    *out = strdup(text);
     return *out == NULL ? error_set(err, "out of memory") : 0;
 }
 
@@ -123,9 +124,10 @@ int read_choice(const struct source *source, const struct place *place, const ch
         *out = (uint32_t)fallback;
         return 0;
     }
+    const char *text = cJSON_GetStringValue(item);
     char list[160] = "";
     for (size_t i = 0, length = 0; i < count; i++) {
-        if (cJSON_IsString(item) && strcmp(item->valuestring, choices[i]) == 0) {
+        if (text != NULL && strcmp(text, choices[i]) == 0) {
             *out = (uint32_t)i;
             return 0;
         }
@@ -133,5 +135,5 @@ int read_choice(const struct source *source, const struct place *place, const ch
             length += (size_t)snprintf(list + length, sizeof list - length, "%s\"%s\"", i == 0 ? "" : ", ", choices[i]);
     }
     return error_set(err, "%s: Unsupported value: \"%.60s\": supported values: %s", place->path,
-                     cJSON_IsString(item) ? item->valuestring : "", list);
+                     text != NULL ? text : "", list);
 }

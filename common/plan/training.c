@@ -366,6 +366,7 @@ static const struct sync_row {
          {{.path = "spec.sync.kAverage.localSteps"}, PLAN_MEMBER(local_steps), 1, 1e6, .type = U32, .optional = true}},
 };
 
+/* Comes after training. */
 int read_sync(struct plan *plan, const struct source *source, struct error *err)
 {
     static const struct place type = {.path = "spec.sync.type"};
@@ -384,6 +385,17 @@ int read_sync(struct plan *plan, const struct source *source, struct error *err)
     if (read_choice(source, &row->wire, wires, 2, PLAN_FLOAT32, &wire, err) < 0)
         return -1;
     plan->wire = (enum plan_wire)wire;
+    bool at_once = plan->sync == PLAN_ASYNCHRONOUS || plan->sync == PLAN_HOGWILD;
+    if (at_once && plan->training.optimizer.clip_norm > 0)
+        return error_set(err,
+                         OPTIMIZER "clip.norm: is of all shards' gradient, which sync type %s applies shard by "
+                                   "shard; take clip.value, or sync type Synchronous or KAverage",
+                         row->type);
+    if (at_once && plan->training.optimizer.type == PLAN_LAMB)
+        return error_set(err,
+                         OPTIMIZER "type: LAMB needs norms over all shards, which sync type %s applies one by one; "
+                                   "take AdamW, or sync type Synchronous or KAverage",
+                         row->type);
     return 0;
 }
 
