@@ -1,5 +1,7 @@
 #include "coordinator/saver.h"
 
+#include "coordinator/saver_rows.h"
+
 #include "numerics/numerics.h"
 #include "ps/layout.h"
 
@@ -25,6 +27,7 @@ struct saver {
     struct saver_options options;
     struct layout *layout;
     float *params;
+    struct saver_rows *rows;
     struct source sources[PLAN_SHARDS_MOST];
     struct timer *finish;
     bool finished;
@@ -45,6 +48,13 @@ static void take(const struct source *source, const struct chunk *chunk, const v
         memcpy(out, values, chunk->count * sizeof *out);
 }
 
+/* Is all of the shard here? */
+static bool is_whole(const struct source *source)
+{
+    struct frame next;
+    return source->arrived == source->end && !saver_rows_ask(source->saver->rows, source->shard, &next);
+}
+
 /* Asks for what the window has room for; a new connection starts again at what has not come. */
 static void ask(struct source *source)
 {
@@ -56,6 +66,12 @@ static void ask(struct source *source)
                                   .offset = chunk_of(source, source->asked)->offset},
                   NULL);
         source->asked++;
+    }
+    /* Of embedding tables, when all else is here: one list after the other. */
+    struct frame list;
+    if (source->arrived == source->end && saver_rows_ask(source->saver->rows, source->shard, &list)) {
+        list.term = source->saver->options.term;
+        conn_send(source->conn, &list, NULL);
     }
 }
 
@@ -74,6 +90,14 @@ static void *source_place(void *arg, struct conn *conn, const struct frame *fram
     const struct source *source = arg;
     const struct saver *saver = source->saver;
     const enum plan_wire wire = saver->options.plan->wire;
+    if (frame->type == FRAME_LISTED && source->arrived == source->end) {
+        if (saver_rows_check(saver->rows, source->shard, frame, err) < 0)
+            return NULL;
+        void *place = conn_scratch(conn, frame->length);
+        if (place == NULL)
+            error_set(err, "fetch the model: no memory");
+        return place;
+    }
     if (frame->type != FRAME_PARAMS || frame->step != saver->options.version || source->arrived == source->end ||
         frame->offset != chunk_of(source, source->arrived)->offset ||
         frame->length != chunk_of(source, source->arrived)->count * layout_value_bytes(wire)) {
@@ -92,11 +116,17 @@ static int source_received(void *arg, struct conn *conn, const struct frame *fra
                            struct error *err)
 {
     struct source *source = arg;
-    if (frame->length == 0)
+    if (frame->type == FRAME_LISTED && source->arrived == source->end) {
+        if (saver_rows_check(source->saver->rows, source->shard, frame, err) < 0 ||
+            saver_rows_take(source->saver->rows, source->shard, frame, payload, err) < 0)
+            return -1;
+    } else if (frame->length == 0) {
         return error_set(err, "shard %u sent a frame of type %u instead of parameters", source->shard, frame->type);
-    take(source, chunk_of(source, source->arrived), payload);
-    source->arrived++;
-    if (source->arrived < source->end) {
+    } else {
+        take(source, chunk_of(source, source->arrived), payload);
+        source->arrived++;
+    }
+    if (!is_whole(source)) {
         ask(source);
         return 0;
     }
@@ -110,7 +140,7 @@ static void source_closed(void *arg, struct conn *conn, const char *reason)
     struct source *source = arg;
     (void)conn;
     source->conn = NULL;
-    if (source->arrived == source->end)
+    if (is_whole(source))
         return;
     log_warn(source->saver->options.log, "lost a parameter server while fetching the model", "reason", reason, NULL);
     net_timer_set(source->retry, RETRY);
@@ -179,7 +209,7 @@ static void finish(void *arg)
     struct saver *saver = arg;
     const struct saver_options *options = &saver->options;
     for (uint32_t shard = 0; shard < options->plan->shards; shard++)
-        if (saver->sources[shard].arrived < saver->sources[shard].end)
+        if (!is_whole(&saver->sources[shard]))
             return;
     if (saver->finished)
         return;
@@ -187,8 +217,11 @@ static void finish(void *arg)
     struct error err = {0};
     uint8_t digest[SHA256_SIZE];
     struct report_model model = {.step = options->version};
-    if (make_directories(options->path, &err) < 0 ||
-        model_file_write(options->model, options->plan, options->kernel, saver->params, NULL, options->path, digest,
+    const struct model_table *tables = saver_rows_tables(saver->rows);
+    if (tables == NULL)
+        error_set(&err, "write the model's tables: no memory");
+    if (tables == NULL || make_directories(options->path, &err) < 0 ||
+        model_file_write(options->model, options->plan, options->kernel, saver->params, tables, options->path, digest,
                          &model.bytes, &err) < 0) {
         options->done(options->arg, NULL, error_message(&err));
         return;
@@ -207,7 +240,8 @@ int saver_start(struct saver **out, const struct saver_options *options, struct 
     uint64_t parameters = model_parameters(options->model);
     saver->params = malloc(parameters * sizeof(float));
     saver->finish = net_timer_new(options->net, finish, saver);
-    if (layout_new(&saver->layout, model_network(options->model), options->plan->shards, err) < 0) {
+    if (layout_new(&saver->layout, model_network(options->model), options->plan->shards, err) < 0 ||
+        saver_rows_new(&saver->rows, model_network(options->model), options->plan, options->version, err) < 0) {
         saver_free(saver);
         return -1;
     }
@@ -225,10 +259,13 @@ int saver_start(struct saver **out, const struct saver_options *options, struct 
             saver_free(saver);
             return error_set(err, "fetch the model: no memory");
         }
-        if (shard == 0)
-            take_own(saver, source);
-        else if (source->arrived < source->end)
+        if (shard > 0 && !is_whole(source))
             net_timer_set(source->retry, 0);
+    }
+    take_own(saver, &saver->sources[0]);
+    if (saver_rows_take_own(saver->rows, 0, options->shard, err) < 0) {
+        saver_free(saver);
+        return -1;
     }
     net_timer_set(saver->finish, 0);
     *out = saver;
@@ -243,6 +280,7 @@ void saver_free(struct saver *saver)
         net_timer_free(saver->sources[shard].retry);
     net_timer_free(saver->finish);
     layout_free(saver->layout);
+    saver_rows_free(saver->rows);
     free(saver->params);
     free(saver);
 }
