@@ -346,6 +346,8 @@ static struct value repeat(struct cel *cel, const char *name, const struct value
     round_of(cel, body, &variable); /* where it ends, also of an empty list */
     const char *end = cel->at;
     cel->off--;
+    bool maps = strcmp(name, "map") == 0;
+    cleanup_json cJSON *mapped = maps ? cJSON_CreateArray() : NULL;
     size_t count = 0, holds = 0, errors = over->kind == TREE ? 0 : 1;
     for (const cJSON *item = over->kind == TREE && cel->off == 0 ? over->tree->child : NULL; item != NULL;
          item = item->next, count++) {
@@ -353,12 +355,16 @@ static struct value repeat(struct cel *cel, const char *name, const struct value
         variable.value = is_list ? of_json(item) : (struct value){.kind = TEXT, .text = item->string};
         struct value value = round_of(cel, body, &variable);
         holds += value.kind == BOOL && value.truth;
-        errors += value.kind != BOOL;
+        cJSON *copy = maps ? to_json(&value) : NULL;
+        errors += maps ? copy == NULL : value.kind != BOOL;
+        cJSON_AddItemToArray(mapped, copy);
     }
     cel->at = end;
     expect(cel, ")");
     if (cel->off > 0)
         return no_value;
+    if (maps)
+        return errors > 0 ? no_value : keep(cel, move(mapped));
     if (strcmp(name, "all") == 0)
         return holds + errors < count ? of_bool(false) : errors > 0 ? no_value : of_bool(true);
     if (strcmp(name, "exists") == 0)
@@ -368,7 +374,8 @@ static struct value repeat(struct cel *cel, const char *name, const struct value
 
 static bool is_macro(const char *name)
 {
-    return strcmp(name, "all") == 0 || strcmp(name, "exists") == 0 || strcmp(name, "exists_one") == 0;
+    return strcmp(name, "all") == 0 || strcmp(name, "exists") == 0 || strcmp(name, "exists_one") == 0 ||
+           strcmp(name, "map") == 0;
 }
 
 /* ---- operators ---- */

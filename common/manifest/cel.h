@@ -2,7 +2,8 @@
  *
  * Literals (numbers, strings, lists), members, indices, ! - == != < <= > >= in && || ?:, has(), size(), string(),
  * matches(), startsWith(), contains(), split(), isQuantity(), quantity() with isLessThan() and isGreaterThan(), and the
- * macros all, exists and exists_one over lists and over the keys of objects. As in Kubernetes an error on one side of
+ * macros all, exists, exists_one and map over lists and over the keys of objects. As in Kubernetes an error on one side
+ * of
  * && and || does not matter where the other side decides.
  */
 #ifndef THOLE_COMMON_MANIFEST_CEL_H

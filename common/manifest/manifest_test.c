@@ -24,7 +24,7 @@ static void samples_are_read_with_their_defaults(void **state)
     const cJSON *job = manifest_find(jobs, "TrainJob", "default", "lenet");
     assert_non_null(job);
     assert_int_equal(json_int(job, "spec.workers.replicas", -1), 2);
-    assert_int_equal(json_int(job, "spec.sync.synchronous.blocks", -1), 8);
+    assert_string_equal(json_string(job, "spec.sync.type", "?"), "Synchronous");
     assert_int_equal(json_int(job, "spec.runPolicy.backoffLimit", -1), 6);
     const cJSON *container = cJSON_GetArrayItem(json_at(job, "spec.template.spec.containers"), 0);
     assert_string_equal(json_string(container, "resources.requests.cpu", "?"), "250m");
@@ -32,7 +32,7 @@ static void samples_are_read_with_their_defaults(void **state)
     cleanup_json cJSON *datasets = manifest_read_file("../../config/samples/dataset.yaml", &err);
     const cJSON *dataset = manifest_find(datasets, "Dataset", NULL, NULL);
     assert_non_null(dataset);
-    assert_true(json_number(dataset, "spec.normalize.scale", 0) == 0.00392156862745098);
+    assert_true(cJSON_GetArraySize(json_at(dataset, "spec.normalize.mean")) == 1);
     assert_null(manifest_find(datasets, "Dataset", NULL, "other"));
     assert_null(manifest_find(datasets, "TrainJob", NULL, NULL));
 }
@@ -68,7 +68,8 @@ static void what_does_not_fit_is_named_with_its_path(void **state)
          "f.yaml: TrainJob \"a\": spec.training.optimizer.beta: unknown field"},
         {HEAD "spec: {datasetRef: {name: d}, model: {zoo: resnet}, training: {epochs: 1, batchSize: 2, "
               "optimizer: {learningRate: 1}}}\n",
-         "f.yaml: TrainJob \"a\": spec.model.zoo: Unsupported value: \"resnet\": supported values: \"mlp\", \"lenet\""},
+         "f.yaml: TrainJob \"a\": spec.model.zoo: Unsupported value: \"resnet\": supported values: \"linear\", "
+         "\"logistic\", \"mlp\", \"lenet\", \"resnet8\", \"resnet20\", \"widedeep\""},
         {JOB, "f.yaml: TrainJob \"a\": spec.training: Required value"},
         {HEAD, "f.yaml: TrainJob \"a\": spec: Required value"},
         {HEAD "spec: {datasetRef: {name: null}, model: {zoo: mlp}}\n",
