@@ -84,12 +84,12 @@ extern const struct layer_kind maxpool_kind;
 
 extern const struct layer_kind relu_kind; /* x < 0 ? 0 : x, so that NaN stays seen */
 
-extern const struct layer_kind avgpool_kind, global_avgpool_kind;   /* pool.c */
-extern const struct layer_kind batchnorm_kind, layernorm_kind;      /* norm.c */
-extern const struct layer_kind dropout_kind;                        /* dropout.c */
-extern const struct layer_kind gelu_kind, tanh_kind, sigmoid_kind;  /* activation.c */
-extern const struct layer_kind add_kind, concat_kind, columns_kind; /* combine.c */
-extern const struct layer_kind embedding_kind;                      /* embedding.c */
+extern const struct layer_kind avgpool_kind, global_avgpool_kind;             /* pool.c */
+extern const struct layer_kind batchnorm_kind, layernorm_kind;                /* norm.c */
+extern const struct layer_kind dropout_kind;                                  /* dropout.c */
+extern const struct layer_kind gelu_kind, tanh_kind, sigmoid_kind;            /* activation.c */
+extern const struct layer_kind add_kind, concat_kind, columns_kind, sum_kind; /* combine.c */
+extern const struct layer_kind embedding_kind;                                /* embedding.c */
 
 /* ---- Losses: loss.c ---- */
 

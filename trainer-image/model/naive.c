@@ -163,6 +163,15 @@ static void columns_values(const struct view *v)
             v->output[s * out + e] = v->inputs[0][s * in + v->layer->from + e];
 }
 
+static void sum_values(const struct view *v)
+{
+    const size_t in = shape_size(v->layer->in);
+    const size_t out = shape_size(v->layer->out);
+    for (size_t s = 0; s < v->n; s++)
+        for (size_t e = 0; e < in; e++)
+            v->output[s * out + e % out] += v->inputs[0][s * in + e];
+}
+
 static void embedding_values(const struct view *v)
 {
     const size_t k = shape_size(v->layer->in);
@@ -190,6 +199,9 @@ static void values(const struct view *v)
         return;
     case LAYER_COLUMNS:
         columns_values(v);
+        return;
+    case LAYER_SUM:
+        sum_values(v);
         return;
     case LAYER_EMBEDDING:
         embedding_values(v);

@@ -23,10 +23,11 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 
 /* What a value is for; numbers are part of what a seed means and never change. */
 enum random_purpose {
-    RANDOM_INIT = 1,   /* initial parameters; layer: the tensor's index */
-    RANDOM_ORDER = 2,  /* an epoch's order of samples */
-    RANDOM_CANARY = 3, /* inputs of the canary */
-    RANDOM_TABLE = 4,  /* initial rows of embedding tables; layer: the table's index; position: row·dim + place */
+    RANDOM_INIT = 1,    /* initial parameters; layer: the tensor's index */
+    RANDOM_ORDER = 2,   /* an epoch's order of samples */
+    RANDOM_CANARY = 3,  /* inputs of the canary */
+    RANDOM_TABLE = 4,   /* initial rows of embedding tables; layer: the table's index; position: row·dim + place */
+    RANDOM_DROPOUT = 5, /* layer: the layer's index; position: (the sample's in the order)·size + element */
 };
 
 /* One place's sequence of values, addressed by position; 8 bytes, copied freely. Its key is the first half of
