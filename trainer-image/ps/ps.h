@@ -23,6 +23,7 @@
 #define THOLE_PS_PS_H
 
 #include "common/plan/plan.h"
+#include "common/report/report.h"
 #include "model/model.h"
 #include "ps/layout.h"
 #include "wire/wire.h"
@@ -86,6 +87,22 @@ int64_t shard_list_rows(const struct shard *shard, uint32_t table, uint64_t vers
                         float *rows, uint32_t most);
 uint64_t shard_version(const struct shard *shard); /* the oldest of its chunks' */
 
+/* The types Asynchronous and Hogwild: gradients are applied as they come (batches.h), not by shard_push(). */
+struct batches;
+struct batches_hooks {
+    /* Every step of the task is applied to every chunk of this shard; `loss` is the sum of theirs (shard 0's). */
+    void (*task_done)(void *arg, uint64_t task, double loss);
+    void *arg;
+};
+/* Shard and plan are borrowed; the hook is called inside the server's handlers. */
+int batches_new(struct batches **out, struct shard *shard, const struct plan *plan, uint64_t train_samples,
+                const struct batches_hooks *hooks, struct error *err);
+void batches_free(struct batches *batches);
+CLEANUP_DEFINE(cleanup_batches_pointer, struct batches, batches_free)
+#define cleanup_batches CLEANUP(cleanup_batches_pointer)
+/* What has become of gradients so far; each counts once, as the shard's first chunk took it. */
+const struct report_sync *batches_sync(const struct batches *batches);
+
 /* Serves DATA dialogues. A subscriber gets every version of every chunk as it gets ready; one that lags gets the newest
  * when it can take more, so that what is queued to it stays below a version and SHARD_QUEUE_MOST. */
 enum { SHARD_QUEUE_MOST = 4 * 1024 * 1024 };
@@ -95,6 +112,8 @@ int shard_server_new(struct shard_server **out, struct net *net, struct shard *s
 void shard_server_free(struct shard_server *server);
 CLEANUP_DEFINE(cleanup_shard_server_pointer, struct shard_server, shard_server_free)
 #define cleanup_shard_server CLEANUP(cleanup_shard_server_pointer)
+/* PUSH_BATCH go to `batches`, borrowed, and PUSH are refused from now on. */
+void shard_server_set_batches(struct shard_server *server, struct batches *batches);
 /* A proven DATA connection is the server's from now on, handlers and all: to be called from a dispatcher's `ready`. */
 void shard_server_accept(struct shard_server *server, struct conn *conn);
 /* What PARAMS carry from now on; a PUSH of another term closes its connection. 0, as at first: any will do. */

@@ -1,4 +1,5 @@
 /* DATA dialogues: who subscribes, asks and pushes. */
+#include "ps/batches.h"
 #include "ps/rows_client.h"
 #include "ps/shard.h"
 
@@ -19,6 +20,7 @@ struct client {
 struct shard_server {
     struct net *net;
     struct shard *shard;
+    struct batches *batches; /* NULL: gradients are PUSHes of tree nodes */
     const struct log *log;
     struct client *clients;
     uint32_t term;
@@ -139,6 +141,15 @@ static int check_term(const struct shard_server *server, const struct frame *fra
     return 0;
 }
 
+static int check_gradient(const struct shard_server *server, const struct frame *frame, struct error *err)
+{
+    bool is_batch = frame->type == FRAME_PUSH_BATCH;
+    if (is_batch != (server->batches != NULL))
+        return error_set(err, "%s came to a shard whose plan has none (spec.sync.type)",
+                         is_batch ? "PUSH_BATCH" : "PUSH");
+    return is_batch ? batches_check(server->batches, frame, err) : shard_check_push(server->shard, frame, err);
+}
+
 static void *client_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
 {
     (void)conn;
@@ -148,7 +159,7 @@ static void *client_place(void *arg, struct conn *conn, const struct frame *fram
         return NULL;
     if (rows_client_takes(frame))
         return rows_client_place(&client->rows, frame, err);
-    if (shard_check_push(server->shard, frame, err) < 0)
+    if (check_gradient(server, frame, err) < 0)
         return NULL;
     client->incoming = payload_new(server->net, frame->length);
     return client->incoming == NULL ? NULL : client->incoming->data;
@@ -168,6 +179,27 @@ static int push(struct client *client, const struct frame *frame, struct error *
     if (result == PUSH_TOO_EARLY)
         return error_set(err, "PUSH is of step %llu, for which this shard has no parameters yet: it is at step %llu",
                          (unsigned long long)frame->step, (unsigned long long)shard_version(server->shard));
+    return 0;
+}
+
+static int push_batch(struct client *client, const struct frame *frame, struct error *err)
+{
+    struct shard_server *server = client->server;
+    struct payload *sum = move(client->incoming);
+    enum taken taken = TAKEN_DUPLICATE;
+    int pushed = batches_push(server->batches, frame, sum, &taken, err);
+    payload_unref(server->net, sum);
+    if (pushed < 0)
+        return -1;
+    struct shard_chunk chunk = shard_chunk(server->shard, shard_chunk_at(server->shard, frame->offset));
+    const struct frame answer = {.type = FRAME_TAKEN,
+                                 .term = server->term,
+                                 .step = frame->step,
+                                 .node = frame->node,
+                                 .offset = frame->offset,
+                                 .count = taken,
+                                 .value.counter = chunk.version};
+    conn_send(client->conn, &answer, chunk.params);
     return 0;
 }
 
@@ -194,6 +226,8 @@ static int client_received(void *arg, struct conn *conn, const struct frame *fra
         return get(client, frame, err);
     case FRAME_PUSH:
         return push(client, frame, err);
+    case FRAME_PUSH_BATCH:
+        return push_batch(client, frame, err);
     default:
         return error_set(err, "a frame of type %u came to a shard", frame->type);
     }
@@ -233,6 +267,11 @@ size_t shard_server_queued_most(const struct shard_server *server)
     for (const struct client *client = server->clients; client != NULL; client = client->next)
         most = conn_queued(client->conn) > most ? conn_queued(client->conn) : most;
     return most;
+}
+
+void shard_server_set_batches(struct shard_server *server, struct batches *batches)
+{
+    server->batches = batches;
 }
 
 void shard_server_set_term(struct shard_server *server, uint32_t term)

@@ -77,7 +77,8 @@ static int allocate(struct shard *shard, const struct shard_cut *cut, struct err
     const bool rounded = shard->plan->wire == PLAN_BFLOAT16;
     const uint64_t count = shard->end - shard->begin;
     bool failed = false;
-    for (uint32_t i = 0; i < optimizer_states(plan); i++) {
+    const uint32_t states = shard->plan->sync == PLAN_KAVERAGE ? 0 : optimizer_states(plan); /* workers have them */
+    for (uint32_t i = 0; i < states; i++) {
         shard->states[i] = calloc(count, sizeof(float));
         failed = failed || shard->states[i] == NULL;
     }
@@ -117,7 +118,7 @@ int shard_make(struct shard **out, struct net *net, const struct plan *plan, con
     shard->end = end;
     shard->at_oldest = cut->chunk_count;
     shard->step_of = UINT64_MAX;
-    shard->rounds = optimizer_rounds(&plan->training.optimizer);
+    shard->rounds = plan->sync == PLAN_SYNCHRONOUS ? optimizer_rounds(&plan->training.optimizer) : 0;
     if (optimizer_new(&shard->optimizer, &plan->training.optimizer, cut->tensors, cut->tensor_count, cut->canonical,
                       err) < 0 ||
         allocate(shard, cut, err) < 0)
@@ -320,22 +321,23 @@ static int make_room(struct shard *shard, struct held *chunk, struct error *err)
     return 0;
 }
 
-/* The root is there, and room: θ of the next version. */
-static void apply(struct shard *shard, struct held *chunk, const struct node *root)
+/* θ of `next` from a step's sum. */
+static void step_to(const struct shard *shard, const struct held *chunk, const struct payload *sum,
+                    struct payload *next)
 {
-    struct payload *next = move(chunk->next);
-    begin_optimizer_step(shard, chunk->version);
     if (shard->masters != NULL) {
-        apply_rounded(shard, chunk, (const uint16_t *)root->value->data, (uint16_t *)next->data);
-    } else {
-        float *states[OPTIMIZER_STATES_MOST];
-        states_at(shard, chunk->offset, states);
-        optimizer_apply(shard->optimizer, &shard->step, chunk->offset, chunk->offset + chunk->floats,
-                        (float *)next->data, theta_of(shard, chunk), states, (const float *)root->value->data);
+        apply_rounded(shard, chunk, (const uint16_t *)sum->data, (uint16_t *)next->data);
+        return;
     }
-    if (chunk == &shard->chunks[0])
-        shard->loss = root->loss;
+    float *states[OPTIMIZER_STATES_MOST];
+    states_at(shard, chunk->offset, states);
+    optimizer_apply(shard->optimizer, &shard->step, chunk->offset, chunk->offset + chunk->floats, (float *)next->data,
+                    theta_of(shard, chunk), states, (const float *)sum->data);
+}
 
+/* Takes `next` over as the chunk's next version. */
+static void publish(struct shard *shard, struct held *chunk, struct payload *next)
+{
     payload_unref(shard->net, chunk->params[1]);
     chunk->params[1] = chunk->params[0];
     chunk->params[0] = next;
@@ -344,6 +346,45 @@ static void apply(struct shard *shard, struct held *chunk, const struct node *ro
     if (shard->hooks.chunk_ready != NULL)
         shard->hooks.chunk_ready(shard->hooks.arg, chunk->version, chunk->offset);
     count_chunk(shard);
+}
+
+/* The root is there, and room: θ of the next version. */
+static void apply(struct shard *shard, struct held *chunk, const struct node *root)
+{
+    struct payload *next = move(chunk->next);
+    begin_optimizer_step(shard, chunk->version);
+    step_to(shard, chunk, root->value, next);
+    if (chunk == &shard->chunks[0])
+        shard->loss = root->loss;
+    publish(shard, chunk, next);
+}
+
+/* ---- parameters of the other types ---- */
+
+int shard_update(struct shard *shard, uint32_t index, const struct optimizer_step *step, const struct payload *sum,
+                 struct error *err)
+{
+    struct held *chunk = &shard->chunks[index];
+    /* What nobody is being sent can be changed where it is. */
+    struct payload *next = chunk->params[0]->references == 1 ? payload_ref(chunk->params[0])
+                                                             : payload_new(shard->net, chunk->params[0]->length);
+    if (next == NULL)
+        return error_set(err, "no memory for parameters from %llu on", (unsigned long long)chunk->offset);
+    shard->step = *step;
+    step_to(shard, chunk, sum, next);
+    payload_unref(shard->net, chunk->params[0]);
+    next->crc_known = false;
+    chunk->params[0] = next;
+    chunk->version++;
+    return 0;
+}
+
+void shard_replace(struct shard *shard, uint32_t index, struct payload *params, double loss)
+{
+    struct held *chunk = &shard->chunks[index];
+    if (index == 0)
+        shard->loss = loss;
+    publish(shard, chunk, payload_ref(params));
 }
 
 /* ---- rounds ---- */

@@ -2,6 +2,7 @@
 #ifndef THOLE_PS_SHARD_H
 #define THOLE_PS_SHARD_H
 
+#include "optimizer/optimizer.h"
 #include "ps/ps.h"
 #include "ps/tables.h"
 
@@ -38,6 +39,16 @@ struct tables *shard_tables(const struct shard *shard); /* NULL: it has none */
  * shard's from now on. `frame` has passed tables_check_push(). */
 int shard_push_rows(struct shard *shard, const struct frame *frame, struct sparse *rows, enum push_result *result,
                     struct error *err);
+
+/* ---- the other types, beside shard_push ---- */
+
+/* One step of the optimizer with a gradient's sum, at once: the chunk has a new version, and the one before is gone.
+ * shard_version() does not count these. */
+int shard_update(struct shard *shard, uint32_t chunk, const struct optimizer_step *step, const struct payload *sum,
+                 struct error *err);
+
+/* The chunk's next version, of which a reference is taken; hooks are called as after a step. */
+void shard_replace(struct shard *shard, uint32_t chunk, struct payload *params, double loss);
 
 size_t shard_server_queued_most(const struct shard_server *server); /* bytes queued to the client with most */
 

@@ -201,6 +201,8 @@ static void dialogues_allow_what_the_header_says(void **state)
         {FRAME_GET, DD},
         {FRAME_PUSH, DD},
         {FRAME_PARAMS, DL},
+        {FRAME_TAKEN, DL},
+        {FRAME_PUSH_BATCH, DD},
         {FRAME_GET_ROWS, DD},
         {FRAME_ROWS, DL},
         {FRAME_PUSH_ROWS, DD},
