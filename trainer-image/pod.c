@@ -1,6 +1,7 @@
 #include "pod.h"
 
 #include "common/buffer.h"
+#include "setup.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -22,6 +23,8 @@ static const char help[] =
     "  --plan FILE          what the job computes [/etc/thole/job/plan.json]\n"
     "  --token FILE         the job's secret, 32 bytes [/etc/thole/job/token]\n"
     "  --data DIR           root of the data set's files [/data]\n"
+    "  --start FILE         the model file that a job with spec.model.trainJobRef or file starts from\n"
+    "                       [/start/model.safetensors]\n"
     "  --coordinator ADDR   host:port of shard 0 [$THOLE_COORDINATOR]\n"
     "  --listen ADDR        ps: where to listen [:7077]\n"
     "  --listen-fd N        ps: a listening socket that is open already\n"
@@ -69,6 +72,7 @@ enum flag {
     FLAG_PLAN,
     FLAG_TOKEN,
     FLAG_DATA,
+    FLAG_START,
     FLAG_COORDINATOR,
     FLAG_LISTEN,
     FLAG_LISTEN_FD,
@@ -89,6 +93,7 @@ static const struct option flags[] = {
     {"plan", required_argument, NULL, FLAG_PLAN},
     {"token", required_argument, NULL, FLAG_TOKEN},
     {"data", required_argument, NULL, FLAG_DATA},
+    {"start", required_argument, NULL, FLAG_START},
     {"coordinator", required_argument, NULL, FLAG_COORDINATOR},
     {"listen", required_argument, NULL, FLAG_LISTEN},
     {"listen-fd", required_argument, NULL, FLAG_LISTEN_FD},
@@ -139,6 +144,9 @@ static int parse_flag(struct pod *pod, enum flag flag, const char *value, struct
     case FLAG_DATA:
         pod->data = value;
         return 0;
+    case FLAG_START:
+        pod->start = value;
+        return 0;
     case FLAG_COORDINATOR:
         pod->coordinator = value;
         return 0;
@@ -174,6 +182,7 @@ int pod_parse(struct pod *pod, int argc, char **argv, struct error *err)
         .plan_file = "/etc/thole/job/plan.json",
         .token_file = "/etc/thole/job/token",
         .data = "/data",
+        .start = "/start/model.safetensors",
         .output = "/output",
         .listen = ":7077",
         .coordinator = environment("THOLE_COORDINATOR", NULL),
@@ -238,17 +247,12 @@ void pod_free(struct pod *pod)
 int pod_model(const struct pod *pod, struct model **out, struct dataset_description *train,
               struct dataset_description *test, struct error *err)
 {
-    if (dataset_describe(train, pod->data, pod->plan, DATASET_TRAIN, err) < 0 ||
-        dataset_describe(test, pod->data, pod->plan, DATASET_TEST, err) < 0)
+    cleanup_setup struct setup setup;
+    if (setup_read(&setup, pod->plan, pod->data, pod->start, err) < 0)
         return -1;
-    if (memcmp(train->shape, test->shape, sizeof train->shape) != 0)
-        return error_set(err, "the data set's training samples have another shape than its test samples");
-    const struct network_sample sample = {.shape = {train->shape[0], train->shape[1], train->shape[2]},
-                                          .categories = pod->plan->dataset.csv.categorical_count,
-                                          .rows = plan_category_rows(pod->plan),
-                                          .classes = pod->plan->dataset.classes};
-    struct network *network = NULL;
-    return plan_network(&network, pod->plan, &sample, err) < 0 ? -1 : model_build(out, network, err);
+    *train = setup.train;
+    *test = setup.test;
+    return model_build(out, move(setup.network), err);
 }
 
 int pod_net(const struct pod *pod, struct net **out, struct error *err)

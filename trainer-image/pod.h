@@ -11,7 +11,8 @@
 struct pod {
     struct log log;
     char *const *argv;
-    const char *plan_file, *token_file, *data, *output, *model_file, *listen, *advertise, *coordinator, *operator_address;
+    const char *plan_file, *token_file, *data, *start, *output, *model_file, *listen, *advertise, *coordinator,
+        *operator_address;
     const char *name, *uid;
     int listen_fd, report_fd; /* -1: none */
     uint32_t shard;
@@ -30,7 +31,8 @@ int pod_load(struct pod *pod, struct error *err);
 void pod_free(struct pod *pod);
 #define cleanup_pod CLEANUP(pod_free)
 
-/* The model for the plan's data set; *train and *test are what the files' headers say. */
+/* The model for the plan's data set, or the file's that it starts from; *train and *test are what the files' headers
+ * say. */
 int pod_model(const struct pod *pod, struct model **out, struct dataset_description *train,
               struct dataset_description *test, struct error *err);
 int pod_net(const struct pod *pod, struct net **out, struct error *err);

@@ -142,6 +142,14 @@ static int read_vocabulary(struct plan_categorical *categorical, const cJSON *li
     return 0;
 }
 
+static bool has_column(const struct plan_csv *csv, const char *name)
+{
+    for (uint32_t i = 0; i < csv->categorical_count; i++)
+        if (csv->categorical[i].name != NULL && strcmp(csv->categorical[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 static int read_categorical(struct plan *plan, const cJSON *json, struct error *err)
 {
     struct plan_csv *csv = &plan->dataset.csv;
@@ -149,10 +157,9 @@ static int read_categorical(struct plan *plan, const cJSON *json, struct error *
     if (name[0] == '\0' || strlen(name) > COLUMN_NAME_MOST)
         return error_set(err, "spec.csv.categorical[%u].name: must be a column's name, or its number from 0 in quotes",
                          csv->categorical_count);
-    for (uint32_t i = 0; i < csv->categorical_count; i++)
-        if (strcmp(csv->categorical[i].name, name) == 0)
-            return error_set(err, "spec.csv.categorical: column '%s' stands there twice", name);
-    if (csv->label_column != NULL && strcmp(name, csv->label_column) == 0)
+    if (has_column(csv, name))
+        return error_set(err, "spec.csv.categorical: column '%s' stands there twice", name);
+    if (strcmp(name, csv->label_column) == 0)
         return error_set(err, "spec.csv.categorical: column '%s' is spec.csv.labelColumn", name);
     struct plan_categorical *categorical = &csv->categorical[csv->categorical_count];
     categorical->name = strdup(name);

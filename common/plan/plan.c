@@ -49,14 +49,6 @@ static int read_identity(struct plan *plan, const struct source *source, struct 
 
 /* ---- the model ---- */
 
-static bool is_in_zoo(const char *name)
-{
-    for (uint32_t i = 0; network_zoo_name(i) != NULL; i++)
-        if (strcmp(network_zoo_name(i), name) == 0)
-            return true;
-    return false;
-}
-
 static int read_zoo(struct plan *plan, const struct source *source, const struct place *place, struct error *err)
 {
     const char *names[32];
@@ -147,33 +139,20 @@ bool plan_sample(const struct plan *plan, struct network_sample *out)
     return out->shape.c > 0;
 }
 
-static int build(struct network **out, const struct plan *plan, const char *zoo, const char *layers,
-                 const struct network_sample *sample, struct error *err)
+int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err)
 {
-    cleanup_json cJSON *list = NULL;
-    if (layers != NULL) {
-        list = json_parse(layers, strlen(layers), "the model's layers", err);
-        if (list == NULL)
+    cleanup_json cJSON *layers = NULL;
+    if (plan->model.layers != NULL) {
+        layers = json_parse(plan->model.layers, strlen(plan->model.layers), "spec.model.layers", err);
+        if (layers == NULL)
             return -1;
     }
-    const struct network_spec spec = {.zoo = zoo,
-                                      .layers = list,
+    const struct network_spec spec = {.zoo = plan->model.zoo,
+                                      .layers = layers,
                                       .has_loss = plan->training.has_loss,
                                       .loss = plan->training.loss,
                                       .huber_delta = plan->training.huber_delta};
     return network_build(out, &spec, sample, err);
-}
-
-int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err)
-{
-    return build(out, plan, plan->model.zoo, plan->model.layers, sample, err);
-}
-
-int plan_network_of(struct network **out, const struct plan *plan, const char *model,
-                    const struct network_sample *sample, struct error *err)
-{
-    bool zoo = is_in_zoo(model);
-    return build(out, plan, zoo ? model : NULL, zoo ? NULL : model, sample, err);
 }
 
 /* What cannot be built is said before anything starts, where the plan alone can tell. */

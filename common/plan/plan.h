@@ -168,15 +168,11 @@ const char *plan_model_name(const struct plan *plan);
 uint32_t plan_categorical_rows(const struct plan_categorical *categorical);
 uint32_t plan_category_rows(const struct plan *plan);
 
-/* What the plan itself says of its samples; false where only the files tell their shape. */
+/* What the plan itself says of its samples; false where only the files tell their shape, which is zero then. */
 bool plan_sample(const struct plan *plan, struct network_sample *out);
 
-/* The network of the plan's zoo model or layers, for such samples. With model.start the file says which: see
- * plan_network_of(). */
+/* The network of the plan's zoo model or layers, for such samples. With model.start there is none of its own: it is the
+ * file's. */
 int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err);
-
-/* The same of a model that stands elsewhere: `model` is the zoo's name or layers as text, a model file's metadata. */
-int plan_network_of(struct network **out, const struct plan *plan, const char *model,
-                    const struct network_sample *sample, struct error *err);
 
 #endif

@@ -17,6 +17,7 @@ void display_init(struct display *display, const struct plan *plan, uint64_t tra
     *display = (struct display){
         .terminal = terminal,
         .colours = terminal && getenv("NO_COLOR") == NULL,
+        .of_classes = plan->dataset.classes > 0,
         .epochs = plan->training.epochs,
         .batch = plan->training.batch_size,
         .train_samples = train_samples,
@@ -61,10 +62,9 @@ void display_start(struct display *display, const struct plan *plan, uint32_t wo
 {
     char samples[32];
     printf("%s%s%s: %s on %s, %s samples, %u epoch%s, batch %u; %u worker%s, %u parameter server%s\n",
-           colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan),
-           plan->dataset.name, grouped(display->train_samples, samples), plan->training.epochs,
-           plan->training.epochs == 1 ? "" : "s", plan->training.batch_size, workers, workers == 1 ? "" : "s",
-           plan->shards, plan->shards == 1 ? "" : "s");
+           colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan), plan->dataset.name,
+           grouped(display->train_samples, samples), plan->training.epochs, plan->training.epochs == 1 ? "" : "s",
+           plan->training.batch_size, workers, workers == 1 ? "" : "s", plan->shards, plan->shards == 1 ? "" : "s");
 }
 
 static void measure(struct display *display, const struct report_progress *progress, struct instant now)
@@ -110,8 +110,9 @@ void display_epoch(struct display *display, const struct report_epoch *epoch)
     clear_line(display);
     printf("epoch %u/%u  train loss %.4f", epoch->epoch, display->epochs, epoch->train_loss);
     if (epoch->validated)
-        printf("  validation loss %.4f  accuracy %s%.2f %%%s", epoch->validation_loss, colour(display, BOLD),
-               epoch->accuracy, colour(display, NORMAL));
+        printf("  validation loss %.4f", epoch->validation_loss);
+    if (epoch->validated && display->of_classes)
+        printf("  accuracy %s%.2f %%%s", colour(display, BOLD), epoch->accuracy, colour(display, NORMAL));
     char rate[32] = "0";
     if (epoch->duration_seconds > 0)
         grouped((uint64_t)((double)display->train_samples / epoch->duration_seconds), rate);

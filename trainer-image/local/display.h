@@ -12,7 +12,8 @@
 
 struct display {
     bool terminal, colours;
-    bool line; /* one that changes is on the screen */
+    bool of_classes; /* else there is no accuracy */
+    bool line;       /* one that changes is on the screen */
     uint32_t epochs, batch;
     uint64_t train_samples;
     struct instant before; /* of the last progress, and its step: for samples/s */

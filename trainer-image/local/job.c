@@ -1,7 +1,7 @@
 #include "local/job.h"
 
 #include "common/manifest/manifest.h"
-#include "data/data.h"
+#include "setup.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -99,6 +99,30 @@ static int compile(struct job *job, const struct options *options, cJSON *trainj
     return plan_parse(&job->plan, job->plan_text, strlen(job->plan_text), err);
 }
 
+/* What --start says, or the TrainJob's own file where that is on this machine. */
+static int find_start(struct job *job, const struct options *options, const cJSON *trainjob, struct error *err)
+{
+    if (job->plan->model.start == NULL)
+        return options->start == NULL ? 0
+                                      : error_set(err,
+                                                  "--start %s: the TrainJob starts from no model file: set "
+                                                  "spec.model.file or trainJobRef in place of its model",
+                                                  options->start);
+    const char *volume = json_string(trainjob, "spec.model.file.volume.hostPath.path", NULL);
+    const char *path = json_string(trainjob, "spec.model.file.path", "");
+    int length = 0;
+    if (options->start != NULL)
+        length = snprintf(job->start, sizeof job->start, "%s", options->start);
+    else if (volume != NULL)
+        length = snprintf(job->start, sizeof job->start, "%s/%s", volume, path);
+    else
+        return error_set(err,
+                         "the model that the TrainJob starts from (%s) is not on this machine: give its file by "
+                         "--start FILE",
+                         job->plan->model.start);
+    return length < (int)sizeof job->start ? 0 : error_set(err, "the path of the model to start from is too long");
+}
+
 int job_load(struct job *job, const struct options *options, struct error *err)
 {
     *job = (struct job){0};
@@ -117,12 +141,13 @@ int job_load(struct job *job, const struct options *options, struct error *err)
                          name_of(trainjob), reference);
     if (find_data(job, options, dataset, err) < 0 || compile(job, options, trainjob, dataset, err) < 0)
         return -1;
-    /* What is wrong with the files is better said now, once, than by every process. */
-    struct dataset_description description;
-    if (dataset_describe(&description, job->data, job->plan, DATASET_TRAIN, err) < 0)
+    /* What does not fit is better said now, once, than by every process. */
+    cleanup_setup struct setup setup = {0};
+    if (find_start(job, options, trainjob, err) < 0 ||
+        setup_read(&setup, job->plan, job->data, job->start[0] != '\0' ? job->start : NULL, err) < 0)
         return -1;
-    job->train_samples = description.samples;
-    return dataset_describe(&description, job->data, job->plan, DATASET_TEST, err);
+    job->train_samples = setup.train.samples;
+    return 0;
 }
 
 void job_free(struct job *job)

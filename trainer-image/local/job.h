@@ -10,7 +10,8 @@ enum { JOB_PATH_MOST = 4096 };
 struct job {
     char *plan_text;
     struct plan *plan;
-    char data[JOB_PATH_MOST]; /* root of the data set's files */
+    char data[JOB_PATH_MOST];  /* root of the data set's files */
+    char start[JOB_PATH_MOST]; /* the model file that it starts from; "": none */
     uint32_t workers;
     uint32_t backoff_limit;
     uint64_t train_samples;

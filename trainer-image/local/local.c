@@ -68,7 +68,7 @@ static void keep_epoch(struct local *local, const struct report_epoch *epoch)
         cJSON_AddNumberToObject(entry, "trainLoss", epoch->train_loss);
     if (epoch->validated && isfinite(epoch->validation_loss))
         cJSON_AddNumberToObject(entry, "validationLoss", epoch->validation_loss);
-    if (epoch->validated)
+    if (epoch->validated && local->job.plan->dataset.classes > 0)
         cJSON_AddNumberToObject(entry, "accuracy", epoch->accuracy);
     cJSON_AddNumberToObject(entry, "parallelism", epoch->parallelism);
     cJSON_AddNumberToObject(entry, "durationSeconds", epoch->duration_seconds);
@@ -296,6 +296,13 @@ static int make_output(struct local *local, struct error *err)
     local->history = cJSON_CreateArray();
     if (make_directories(output, err) < 0 || write_history(local, err) < 0)
         return -1;
+    struct stat old, start;
+    if (local->job.start[0] != '\0' && stat(local->model_file, &old) == 0 && stat(local->job.start, &start) == 0 &&
+        old.st_dev == start.st_dev && old.st_ino == start.st_ino)
+        return error_set(err,
+                         "--output %s: its model is what this job starts from, and would be overwritten: give "
+                         "another directory",
+                         output);
     /* A model of a former run must not pass for this one's. */
     if (unlink(local->model_file) < 0 && errno != ENOENT)
         return error_errno(err, "remove the old '%s'", local->model_file);

@@ -19,6 +19,7 @@ static const char help[] =
     "  --workers N         instead of spec.workers.replicas\n"
     "  --shards N          instead of spec.parameterServers.shards\n"
     "  --data NAME=DIR     the Dataset NAME's files are below DIR; may be given several times\n"
+    "  --start FILE        the model file that a TrainJob with spec.model.file or trainJobRef starts from\n"
     "  --output DIR        where model and history go [thole-output]\n"
     "  --log-level LEVEL   of the processes: debug, info, warn or error [warn]\n";
 
@@ -40,7 +41,7 @@ static int add(const char **list, uint32_t *count, const char *value, const char
     return 0;
 }
 
-enum { FLAG_JOB = 256, FLAG_WORKERS, FLAG_SHARDS, FLAG_DATA, FLAG_OUTPUT, FLAG_LOG_LEVEL, FLAG_HELP };
+enum { FLAG_JOB = 256, FLAG_WORKERS, FLAG_SHARDS, FLAG_DATA, FLAG_START, FLAG_OUTPUT, FLAG_LOG_LEVEL, FLAG_HELP };
 
 static int parse_one(struct options *options, int flag, const char *value, struct error *err)
 {
@@ -58,6 +59,9 @@ static int parse_one(struct options *options, int flag, const char *value, struc
         return parse_count("shards", value, PLAN_SHARDS_MOST, &options->shards, err);
     case FLAG_JOB:
         options->job = value;
+        return 0;
+    case FLAG_START:
+        options->start = value;
         return 0;
     case FLAG_OUTPUT:
         options->output = value;
@@ -78,6 +82,7 @@ int options_parse(struct options *options, int argc, char **argv, struct error *
         {"workers", required_argument, NULL, FLAG_WORKERS},
         {"shards", required_argument, NULL, FLAG_SHARDS},
         {"data", required_argument, NULL, FLAG_DATA},
+        {"start", required_argument, NULL, FLAG_START},
         {"output", required_argument, NULL, FLAG_OUTPUT},
         {"log-level", required_argument, NULL, FLAG_LOG_LEVEL},
         {"help", no_argument, NULL, FLAG_HELP},

@@ -14,6 +14,7 @@ struct options {
     uint32_t file_count, data_count;
     const char *job;          /* NULL: the only one */
     uint32_t workers, shards; /* 0: as the TrainJob says */
+    const char *start;        /* a model file; NULL: where the TrainJob says */
     const char *output;
     const char *log_level;
 };

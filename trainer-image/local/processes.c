@@ -130,6 +130,8 @@ static void make_command(const struct processes *processes, const struct process
     add_format(command, "--plan", "/proc/self/fd/%lu", CHILD_PLAN_FD);
     add_format(command, "--token", "/proc/self/fd/%lu", CHILD_TOKEN_FD);
     add_flag(command, "--data", processes->job->data);
+    if (processes->job->start[0] != '\0')
+        add_flag(command, "--start", processes->job->start);
     add_flag(command, "--log-level", processes->log_level);
     add_format(command, "--coordinator", "127.0.0.1:%lu", processes->ports[0]);
     add(command, "--exit-when-done");
