@@ -104,17 +104,12 @@ static void columns_backward(const struct layer_call *call)
 {
     const size_t in = shape_size(call->layer->in);
     const size_t out = shape_size(call->layer->out);
-    if (!call->add[0])
-        memset(call->dinputs[0], 0, call->n * in * sizeof(float));
+    memset(call->dinputs[0], 0, call->n * in * sizeof(float));
     for (uint32_t i = 0; i < call->n; i++)
-        vector_add(call->dinputs[0] + i * in + call->layer->from, call->doutput + i * out, out);
+        memcpy(call->dinputs[0] + i * in + call->layer->from, call->doutput + i * out, out * sizeof(float));
 }
 
-const struct layer_kind columns_kind = {
-    .forward = columns_forward,
-    .backward = columns_backward,
-    .flags = LAYER_ADDS,
-};
+const struct layer_kind columns_kind = {.forward = columns_forward, .backward = columns_backward};
 
 /* ---- Sum: y[j] = Σ x[i·units + j], i from 0 on ---- */
 
