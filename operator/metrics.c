@@ -90,6 +90,38 @@ static void print_jobs(const struct trainjob_controller *trainjobs, struct buffe
     buffer_printf(out, NULL, "kubeml_job_running_total{type=\"train\"} %" PRIu64 "\n", counts[TRAINJOB_RUNNING]);
 }
 
+/* ---- asynchronous trainings ---- */
+
+static void print_staleness(const struct report_sync *sync, struct buffer *out)
+{
+    uint64_t below = 0, sum = 0;
+    describe(out, "thole_sync_staleness", "histogram",
+             "Updates between the parameters that a gradient comes from and those it was applied to.");
+    for (uint32_t i = 0; i + 1 < REPORT_STALENESS_BUCKETS; i++) {
+        uint64_t least = i < 8 ? i : UINT64_C(1) << (i - 5);
+        uint64_t most = i < 8 ? i : 2 * least - 1;
+        below += sync->staleness[i];
+        sum += sync->staleness[i] * ((least + most) / 2);
+        buffer_printf(out, NULL, "thole_sync_staleness_bucket{le=\"%" PRIu64 "\"} %" PRIu64 "\n", most, below);
+    }
+    uint64_t above = sync->staleness[REPORT_STALENESS_BUCKETS - 1];
+    sum += above << (REPORT_STALENESS_BUCKETS - 6);
+    buffer_printf(out, NULL,
+                  "thole_sync_staleness_bucket{le=\"+Inf\"} %" PRIu64 "\nthole_sync_staleness_sum %" PRIu64
+                  "\nthole_sync_staleness_count %" PRIu64 "\n",
+                  below + above, sum, below + above);
+}
+
+static void print_sync(const struct report_sync *sync, struct buffer *out)
+{
+    print_one(out, "thole_sync_steps_total", "counter", "Updates by jobs of asynchronous types.", (double)sync->steps);
+    print_one(out, "thole_sync_duplicates_total", "counter",
+              "Their pushes that were passed over because another had brought the same.", (double)sync->duplicates);
+    print_one(out, "thole_sync_stale_total", "counter",
+              "Their pushes that were computed again because they were too stale.", (double)sync->stale);
+    print_staleness(sync, out);
+}
+
 /* ---- what is kept of the API server's objects ---- */
 
 enum { INFORMERS_MOST = 16 };
@@ -347,6 +379,7 @@ void metrics_print(const struct metrics_sources *sources, struct buffer *out)
     print_process(sources->started, out);
     if (sources->trainjobs != NULL) {
         print_jobs(sources->trainjobs, out);
+        print_sync(trainjob_sync(sources->trainjobs), out);
         controller_metrics(trainjob_runtime(sources->trainjobs), &controllers[count++]);
     }
     if (sources->datasets != NULL)

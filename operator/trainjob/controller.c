@@ -83,12 +83,19 @@ static void wake(struct trainjob_controller *controller, const char *namespace, 
         controller_enqueue(controller->runtime, key.text, priority_of_events(controller));
 }
 
+static void wake_waiter(void *arg, const char *key)
+{
+    struct trainjob_controller *controller = arg;
+    controller_enqueue(controller->runtime, key, priority_of_events(controller));
+}
+
 static void on_job(void *arg, enum kube_change change, const char *key, const cJSON *object)
 {
     struct trainjob_controller *controller = arg;
     (void)object;
     if (change == KUBE_VANISHED)
         memory_drop(controller->memory, key);
+    memory_waiting_for(controller->memory, key, wake_waiter, controller);
     controller_enqueue(controller->runtime, key, priority_of_events(controller));
 }
 
@@ -151,6 +158,18 @@ static void gather_children(const struct trainjob_controller *controller, struct
                              memory->events);
 }
 
+/* The job whose model is the start of one that has not started; it is woken by whatever happens to that one. */
+static cJSON *gather_start_job(struct trainjob_controller *controller, const struct trainjob *job,
+                               struct job_memory *memory)
+{
+    struct kube_key key;
+    bool waits = job->start_job != NULL && !job->started && !job->deleting &&
+                 kube_key_make(&key, job->namespace, job->start_job) == 0;
+    /* Without memory for it, the next resync looks. */
+    (void)memory_await(controller->memory, memory, waits ? key.text : NULL);
+    return waits ? kube_cache_get(kube_informer_cache(controller->jobs), key.text) : NULL;
+}
+
 struct observation *observe(struct trainjob_controller *controller, const char *key, struct job_memory **memory)
 {
     cleanup_observation struct observation *out = calloc(1, sizeof *out);
@@ -166,9 +185,11 @@ struct observation *observe(struct trainjob_controller *controller, const char *
     (*memory)->phase = out->job.phase;
     gather_children(controller, out, *memory);
     out->dataset = dataset_get(controller->options.datasets, out->job.namespace, out->job.dataset);
+    out->start_job = gather_start_job(controller, &out->job, *memory);
     out->view = (struct trainjob_view){
         .job = &out->job,
         .dataset = out->dataset,
+        .start_job = out->start_job,
         .children = &out->children,
         .reports = job_memory_reports(*memory),
         .attempts = job_memory_attempts(*memory),
@@ -189,6 +210,7 @@ void observation_free(struct observation *observation)
         return;
     cJSON_Delete(observation->object);
     cJSON_Delete(observation->dataset);
+    cJSON_Delete(observation->start_job);
     cJSON_Delete(observation->deployments);
     cJSON_Delete(observation->pods);
     cJSON_Delete(observation->services);
@@ -299,6 +321,7 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
             priority = QUEUE_LOW;
             wake_now = budget_is_open(&memory->share, loop_now(controller->options.loop));
         }
+        trainjob_add_sync(&controller->sync, &reports->progress.sync, &message->progress.sync);
         reports->progress = message->progress;
         reports->has_progress = true;
         break;
@@ -308,6 +331,8 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
             log_error(controller->options.log, "an epoch cannot be kept", "job", memory->key, NULL);
         break;
     case REPORT_FINISHED:
+        if (!reports->has_finished)
+            trainjob_add_sync(&controller->sync, &reports->progress.sync, &message->finished.sync);
         reports->finished = message->finished;
         reports->has_finished = true;
         memory->finished_is_acked = false;
@@ -457,6 +482,11 @@ void trainjob_stop(struct trainjob_controller *controller)
 void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES])
 {
     memory_count(controller->memory, out);
+}
+
+const struct report_sync *trainjob_sync(const struct trainjob_controller *controller)
+{
+    return &controller->sync;
 }
 
 struct controller *trainjob_runtime(const struct trainjob_controller *controller)

@@ -13,13 +13,14 @@ struct trainjob_controller {
     struct controller *runtime;
     struct memory *memory;
     struct budget budget;    /* of status writes that can wait */
+    struct report_sync sync; /* of all jobs, since this operator runs */
     struct loop_timer begin; /* looks whether everything is synced */
     bool begun;
 };
 
 /* What was observed of one job at one moment; all trees are owned. */
 struct observation {
-    cJSON *object, *dataset, *deployments, *pods, *services, *policies;
+    cJSON *object, *dataset, *start_job, *deployments, *pods, *services, *policies;
     struct trainjob job;
     struct trainjob_children children;
     struct trainjob_view view;

@@ -29,7 +29,7 @@ static struct report_epoch epoch_of(const cJSON *json)
         .term = (uint32_t)json_int(json, "term", 0),
         .epoch = (uint32_t)json_int(json, "epoch", 0),
         .train_loss = json_number(json, "trainLoss", NAN),
-        .validated = json_at(json, "accuracy") != NULL,
+        .validated = json_at(json, "accuracy") != NULL || json_at(json, "validationLoss") != NULL,
         .validation_loss = json_number(json, "validationLoss", NAN),
         .accuracy = json_number(json, "accuracy", NAN),
         .parallelism = (uint32_t)json_int(json, "parallelism", 0),

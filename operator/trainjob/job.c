@@ -63,6 +63,8 @@ void trainjob_decode(struct trainjob *out, const cJSON *object)
         .backoff_limit = small_number(object, "spec.runPolicy.backoffLimit", 6, 1000),
         .output_host_path = json_string(object, "spec.output.volume.hostPath.path", NULL),
         .has_output = json_at(object, "spec.output.volume") != NULL,
+        .start_job = json_string(object, "spec.model.trainJobRef.name", NULL),
+        .start_file_path = json_string(object, "spec.model.file.volume.hostPath.path", NULL),
     };
     const cJSON *containers = json_at(object, "spec.template.spec.containers");
     out->image = json_string(cJSON_GetArrayItem(containers, 0), "image", NULL);
@@ -77,6 +79,7 @@ void trainjob_decode(struct trainjob *out, const cJSON *object)
     out->started = out->start_time != 0;
     out->trainer_image = json_string(out->status, "trainerImage", "");
     out->dataset_uid = json_string(out->status, "dataset.uid", "");
+    out->start = json_at(out->status, "start");
 }
 
 /* ---- children ---- */
@@ -256,48 +259,7 @@ const struct trainjob_pod *trainjob_shard_pod(const struct trainjob_children *ch
     return newest;
 }
 
-/* ---- the start ---- */
-
 bool trainjob_has_its_dataset(const struct trainjob_view *view)
 {
     return view->dataset != NULL && strcmp(json_string(view->dataset, "metadata.uid", ""), view->job->dataset_uid) == 0;
-}
-
-/* The plan as it would be frozen now; NULL with a sentence. */
-static char *try_plan(const struct trainjob_view *view, struct error *err)
-{
-    const struct trainjob *job = view->job;
-    if (job->output_host_path != NULL &&
-        host_paths_check(view->allowed_host_paths, job->output_host_path, "spec.output.volume.hostPath.path", err) < 0)
-        return NULL;
-    return plan_compile(job->object, view->dataset, err);
-}
-
-bool trainjob_start_is_blocked(const struct trainjob_view *view, enum reason *reason, bool *stalled, char *sentence,
-                               size_t size)
-{
-    *stalled = false;
-    if (view->dataset == NULL) {
-        *reason = REASON_DATASET_MISSING;
-        snprintf(sentence, size,
-                 "waits for Dataset '%s' in namespace '%s': there is none; apply it, or correct "
-                 "spec.datasetRef.name",
-                 view->job->dataset, view->job->namespace);
-        return true;
-    }
-    char why[1000];
-    if (!dataset_is_ready(view->dataset, why, sizeof why)) {
-        *reason = REASON_DATASET_NOT_READY;
-        *stalled = strcmp(json_string(view->dataset, "status.phase", ""), "Failed") == 0;
-        snprintf(sentence, size, "waits: %s", why);
-        return true;
-    }
-    struct error err = {0};
-    cleanup_free char *text = try_plan(view, &err);
-    if (text != NULL)
-        return false;
-    *reason = REASON_INVALID_SPEC;
-    *stalled = true;
-    snprintf(sentence, size, "%s", error_message(&err));
-    return true;
 }

@@ -38,12 +38,15 @@ struct trainjob {
     uint32_t epochs, replicas, shards, blocks, backoff_limit;
     const char *output_host_path; /* NULL: none */
     bool has_output;
-    const char *image; /* spec.template's, or NULL */
+    const char *start_job;       /* whose model is the start; NULL: none's */
+    const char *start_file_path; /* hostPath of the volume with the model file that is; NULL: none */
+    const char *image;           /* spec.template's, or NULL */
 
     enum trainjob_phase phase;
     bool started; /* frozen: status.startTime exists */
     int64_t start_time;
     const char *trainer_image, *dataset_uid; /* frozen with it */
+    const cJSON *start;                      /* too, where there is a start_job: status.start */
 };
 
 static inline bool trainjob_is_over(const struct trainjob *job)
@@ -141,7 +144,8 @@ struct trainjob_history {
 /* Everything a decision looks at. */
 struct trainjob_view {
     const struct trainjob *job;
-    const cJSON *dataset; /* NULL: there is none */
+    const cJSON *dataset;   /* NULL: there is none */
+    const cJSON *start_job; /* the TrainJob that job->start_job names; NULL: there is none */
     const struct trainjob_children *children;
     const struct trainjob_reports *reports;
     const struct trainjob_attempts *attempts;
@@ -156,8 +160,18 @@ struct trainjob_view {
 /* Is the Dataset that was seen the one the job was planned with? */
 bool trainjob_has_its_dataset(const struct trainjob_view *view);
 
+/* ---- start.c: before the start, and from what ---- */
+
 /* Why a job that has not started cannot start now; false where it can. *stalled: a person must do something. */
 bool trainjob_start_is_blocked(const struct trainjob_view *view, enum reason *reason, bool *stalled, char *sentence,
                                size_t size);
+
+/* status.start of a job that begins from view->start_job's model: which it is, its SHA-256, and the volume it is in.
+ * NULL without memory. */
+cJSON *trainjob_start_of(const struct trainjob_view *view);
+
+/* The volume that holds the model to begin from, and the directory in it, for `sub_path`; NULL: there is none. */
+enum { TRAINJOB_SUB_PATH_SIZE = 512 };
+const cJSON *trainjob_start_volume(const struct trainjob *job, char sub_path[TRAINJOB_SUB_PATH_SIZE]);
 
 #endif

@@ -17,6 +17,7 @@ struct memory {
     struct entry **by_key, **by_uid;
     size_t buckets; /* of each, a power of two */
     size_t count;
+    size_t awaiting; /* jobs that wait for another */
     bool history_configured;
 };
 
@@ -60,10 +61,22 @@ static struct entry **uid_bucket(const struct memory *memory, const char *uid)
     return &memory->by_uid[hash(uid) & (memory->buckets - 1)];
 }
 
-static void free_job(struct entry *entry)
+int memory_await(struct memory *memory, struct job_memory *job, const char *key)
+{
+    if (key != NULL && job->awaits != NULL && strcmp(job->awaits, key) == 0)
+        return 0;
+    memory->awaiting -= job->awaits != NULL;
+    free(job->awaits);
+    job->awaits = key == NULL ? NULL : strdup(key);
+    memory->awaiting += job->awaits != NULL;
+    return key != NULL && job->awaits == NULL ? -1 : 0;
+}
+
+static void free_job(struct memory *memory, struct entry *entry)
 {
     if (entry->job == NULL)
         return;
+    (void)memory_await(memory, entry->job, NULL);
     free(entry->job->reports);
     free(entry->job->attempts);
     free(entry->job->epochs);
@@ -72,9 +85,9 @@ static void free_job(struct entry *entry)
     entry->job = NULL;
 }
 
-static void free_entry(struct entry *entry)
+static void free_entry(struct memory *memory, struct entry *entry)
 {
-    free_job(entry);
+    free_job(memory, entry);
     free(entry);
 }
 
@@ -85,7 +98,7 @@ void memory_free(struct memory *memory)
     for (size_t i = 0; memory->by_key != NULL && i < memory->buckets; i++) {
         for (struct entry *entry = memory->by_key[i], *next = NULL; entry != NULL; entry = next) {
             next = entry->next_by_key;
-            free_entry(entry);
+            free_entry(memory, entry);
         }
     }
     free(memory->by_key);
@@ -158,7 +171,7 @@ void memory_drop(struct memory *memory, const char *key)
         by_uid = &(*by_uid)->next_by_uid;
     *by_uid = entry->next_by_uid;
     memory->count--;
-    free_entry(entry);
+    free_entry(memory, entry);
 }
 
 void memory_settle(struct memory *memory, const char *key)
@@ -167,7 +180,7 @@ void memory_settle(struct memory *memory, const char *key)
     if (entry == NULL || entry->job == NULL)
         return;
     entry->phase = entry->job->phase;
-    free_job(entry);
+    free_job(memory, entry);
 }
 
 static struct entry *add_entry(struct memory *memory, const char *key, const char *uid)
@@ -206,6 +219,15 @@ struct job_memory *memory_of(struct memory *memory, const char *key, const char 
     entry->job->phase = entry->phase;
     entry->job->history.configured = memory->history_configured;
     return entry->job;
+}
+
+void memory_waiting_for(const struct memory *memory, const char *key, void (*visit)(void *arg, const char *waiter),
+                        void *arg)
+{
+    for (size_t i = 0; memory->awaiting > 0 && i < memory->buckets; i++)
+        for (const struct entry *entry = memory->by_key[i]; entry != NULL; entry = entry->next_by_key)
+            if (entry->job != NULL && entry->job->awaits != NULL && strcmp(entry->job->awaits, key) == 0)
+                visit(arg, entry->texts);
 }
 
 void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES])

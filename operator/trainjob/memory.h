@@ -34,6 +34,8 @@ struct job_memory {
     struct budget_share share; /* of status writes */
     cJSON *events;             /* newest warning by pod UID */
     struct instant events_read;
+
+    char *awaits; /* key of the job whose end this one waits for; NULL: of none */
 };
 
 struct memory; /* opaque */
@@ -49,6 +51,11 @@ struct job_memory *memory_find(const struct memory *memory, const char *uid); /*
 void memory_drop(struct memory *memory, const char *key);
 /* Forgets all but the phase; `memory_of` begins anew. */
 void memory_settle(struct memory *memory, const char *key);
+/* What `job` waits for, from now on; NULL: nothing. -1 without memory. */
+int memory_await(struct memory *memory, struct job_memory *job, const char *key);
+/* Visits the jobs that wait for the one with this key. */
+void memory_waiting_for(const struct memory *memory, const char *key, void (*visit)(void *arg, const char *waiter),
+                        void *arg);
 void memory_count(const struct memory *memory, uint64_t out[TRAINJOB_PHASES]);
 
 /* Never NULL. */

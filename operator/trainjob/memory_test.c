@@ -155,6 +155,43 @@ static void epochs_have_a_cap(void **state)
     assert_int_equal(job->epoch_count, TRAINJOB_EPOCHS_MOST);
 }
 
+static void count_waiter(void *arg, const char *waiter)
+{
+    (void)waiter;
+    ++*(int *)arg;
+}
+
+static int waiters(const struct memory *memory, const char *key)
+{
+    int count = 0;
+    memory_waiting_for(memory, key, count_waiter, &count);
+    return count;
+}
+
+static void those_that_wait_for_a_job_are_found(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_memory struct memory *memory = memory_new(false, &err);
+    struct job_memory *a = memory_of(memory, "ns/a", "uid-a");
+    struct job_memory *b = memory_of(memory, "ns/b", "uid-b");
+    assert_int_equal(waiters(memory, "ns/teacher"), 0);
+    assert_int_equal(memory_await(memory, a, "ns/teacher"), 0);
+    assert_int_equal(memory_await(memory, a, "ns/teacher"), 0);
+    assert_int_equal(memory_await(memory, b, "ns/teacher"), 0);
+    assert_int_equal(waiters(memory, "ns/teacher"), 2);
+    assert_int_equal(memory_await(memory, b, "ns/other"), 0);
+    assert_int_equal(waiters(memory, "ns/teacher"), 1);
+    assert_int_equal(waiters(memory, "ns/other"), 1);
+    assert_int_equal(memory_await(memory, a, NULL), 0);
+    assert_int_equal(waiters(memory, "ns/teacher"), 0);
+    memory_drop(memory, "ns/b");
+    assert_int_equal(waiters(memory, "ns/other"), 0);
+    assert_int_equal(memory_await(memory, a, "ns/other"), 0);
+    memory_settle(memory, "ns/a");
+    assert_int_equal(waiters(memory, "ns/other"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +201,7 @@ int main(void)
         cmocka_unit_test(attempts_are_kept_while_there_is_something_to_say),
         cmocka_unit_test(epochs_stay_in_order_and_the_highest_term_stays),
         cmocka_unit_test(epochs_have_a_cap),
+        cmocka_unit_test(those_that_wait_for_a_job_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

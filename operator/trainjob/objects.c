@@ -216,6 +216,13 @@ static cJSON *container(const struct trainjob_view *view, enum trainjob_role rol
     if (part != NULL)
         json_add_text(data, "subPath", part, whole);
     json_add(mounts, NULL, data, whole);
+    char start_path[TRAINJOB_SUB_PATH_SIZE];
+    if (trainjob_start_volume(view->job, start_path) != NULL) {
+        cJSON *start = tree("{\"name\":\"start\",\"mountPath\":\"" TRAINER_START_DIR "\",\"readOnly\":true}");
+        if (start_path[0] != '\0')
+            json_add_text(start, "subPath", start_path, whole);
+        json_add(mounts, NULL, start, whole);
+    }
     if (is_coordinator && view->job->has_output)
         json_add(mounts, NULL, tree("{\"name\":\"output\",\"mountPath\":\"" TRAINER_OUTPUT_DIR "\"}"), whole);
     return json;
@@ -246,6 +253,10 @@ static cJSON *volumes(const struct trainjob_view *view, bool is_coordinator, boo
     object_secret_name(view->job, secret);
     cJSON *list = tree("[{\"name\":\"job\",\"secret\":{\"secretName\":\"%s\",\"defaultMode\":%d}}]", secret, 0440);
     json_add(list, NULL, volume("data", json_at(view->dataset, "spec.source"), true, whole), whole);
+    char start_path[TRAINJOB_SUB_PATH_SIZE];
+    const cJSON *start = trainjob_start_volume(view->job, start_path);
+    if (start != NULL)
+        json_add(list, NULL, volume("start", start, true, whole), whole);
     if (is_coordinator && view->job->has_output)
         json_add(list, NULL, volume("output", json_at(view->job->object, "spec.output.volume"), false, whole), whole);
     return list;

@@ -10,6 +10,11 @@ static const struct {
 
     [REASON_DATASET_MISSING] = {"DatasetMissing", "there is no Dataset of the name in `spec.datasetRef`", true},
     [REASON_DATASET_NOT_READY] = {"DatasetNotReady", "the Dataset cannot be used, or not yet; it says why", true},
+    [REASON_START_MISSING] = {"StartMissing", "there is no TrainJob of the name in `spec.model.trainJobRef`", true},
+    [REASON_START_NOT_READY] = {"StartNotReady", "the TrainJob in `spec.model.trainJobRef` has not succeeded yet",
+                                false},
+    [REASON_START_UNUSABLE] = {"StartUnusable",
+                               "the TrainJob in `spec.model.trainJobRef` failed, or its model was not kept", true},
     [REASON_INVALID_SPEC] = {"InvalidSpec", "the job cannot be planned as it is written", true},
     [REASON_PLANNED] = {"Planned", "nothing is missing: the job is about to start", false},
 

@@ -90,6 +90,8 @@ cJSON *trainjob_start_status(const struct trainjob_view *view)
     set_text(status, "dataset.name", view->job->dataset);
     set_text(status, "dataset.uid", json_string(view->dataset, "metadata.uid", ""));
     set_text(status, "plan.digest", digest);
+    if (view->job->start_job != NULL)
+        status_put(status, "start", trainjob_start_of(view));
     return status_unless_spoilt(move(status));
 }
 
@@ -384,6 +386,7 @@ static void set_progress(const struct trainjob_view *view, cJSON *status)
     /* An epoch that has just begun has no mean worth showing: keep the last one's. */
     if (isfinite(progress->train_loss))
         set_number(status, "trainLoss", round(progress->train_loss * 1e4) / 1e4);
+    trainjob_show_sync(&progress->sync, status);
 }
 
 static void set_coordinator(const struct trainjob_view *view, const struct verdict *verdict, cJSON *status)
@@ -428,7 +431,10 @@ static void set_end(const struct trainjob_view *view, const struct verdict *verd
     trainjob_show_last_epoch(status);
     if (verdict->phase == TRAINJOB_SUCCEEDED)
         set_number(status, "progressPercent", 100);
-    if (!view->reports->has_finished || !finished->has_model)
+    if (!view->reports->has_finished)
+        return;
+    trainjob_show_sync(&finished->sync, status);
+    if (!finished->has_model)
         return;
     set_text(status, "model.path", finished->model.path);
     set_text(status, "model.sha256", finished->model.sha256);
@@ -505,7 +511,7 @@ static bool conditions_turn(const cJSON *before, const cJSON *now)
 
 static enum status_change change_of(const cJSON *before, const cJSON *now, const char *member)
 {
-    static const char *const numbers[] = {"step", "progressPercent", "trainLoss"};
+    static const char *const numbers[] = {"step", "progressPercent", "trainLoss", "sync"};
     if (!differs(before, now, member))
         return STATUS_SAME;
     if (strcmp(member, "duration") == 0 || strcmp(member, "durationSeconds") == 0)

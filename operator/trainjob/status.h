@@ -55,4 +55,11 @@ uint32_t trainjob_durable_epoch(const cJSON *status);
 /* The history's entries as reports: up to `most` into `out`, returns how many. */
 size_t trainjob_read_epochs(const cJSON *status, struct report_epoch *out, size_t most);
 
+/* sync.c: what asynchronous trainings do. */
+
+/* Sets `status`.sync, where there is anything to say. */
+void trainjob_show_sync(const struct report_sync *sync, cJSON *status);
+/* Adds to `totals` what came between two reports of one job; one that has begun anew counts from 0. */
+void trainjob_add_sync(struct report_sync *totals, const struct report_sync *before, const struct report_sync *now);
+
 #endif

@@ -106,6 +106,8 @@ enum trainjob_phase {
 enum { TRAINJOB_PHASES = TRAINJOB_FAILED + 1 };
 const char *trainjob_phase_name(enum trainjob_phase phase);
 void trainjob_count(const struct trainjob_controller *controller, uint64_t out[TRAINJOB_PHASES]);
+/* What the asynchronous trainings of all jobs did since this operator runs. */
+const struct report_sync *trainjob_sync(const struct trainjob_controller *controller);
 struct controller *trainjob_runtime(const struct trainjob_controller *controller);
 /* What is queued, kept and remembered of the job with this key, as JSON for people, to be freed. Holds no secrets. */
 cJSON *trainjob_debug(const struct trainjob_controller *controller, const char *key);

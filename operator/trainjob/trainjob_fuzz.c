@@ -99,6 +99,7 @@ static void observe(struct situation *situation, const cJSON *input)
     situation->view = (struct trainjob_view){
         .job = &situation->job,
         .dataset = json_at(input, "dataset"),
+        .start_job = json_at(input, "startJob"),
         .children = &situation->children,
         .reports = &situation->reports,
         .attempts = attempts,
@@ -170,7 +171,6 @@ static bool is_valid(const cJSON *job, struct error *err)
 {
     const cJSON *schema = read_schema();
     cleanup_json cJSON *copy = cJSON_Duplicate(job, true);
-    cJSON_DeleteItemFromObjectCaseSensitive(copy, "metadata");
     return schema != NULL && copy != NULL && schema_apply(copy, schema, "", err) == 0;
 }
 

@@ -136,7 +136,7 @@ static cJSON *expand(const cJSON *briefs, cJSON *(*one)(const cJSON *brief))
 enum { EPOCHS_MOST = 600 };
 
 struct situation {
-    cJSON *object, *dataset, *deployments, *pods, *services, *policies;
+    cJSON *object, *dataset, *start_job, *deployments, *pods, *services, *policies;
     struct trainjob job;
     struct trainjob_children children;
     struct trainjob_reports reports;
@@ -146,6 +146,21 @@ struct situation {
     struct host_paths paths;
     struct trainjob_view view;
 };
+
+/* {steps: 100, duplicates: 1, stale: 2, staleness: [90, 10]} */
+static struct report_sync read_sync(const cJSON *json)
+{
+    struct report_sync sync = {
+        .known = json != NULL,
+        .steps = (uint64_t)json_int(json, "steps", 0),
+        .duplicates = (uint64_t)json_int(json, "duplicates", 0),
+        .stale = (uint64_t)json_int(json, "stale", 0),
+    };
+    const cJSON *staleness = json_at(json, "staleness");
+    for (int i = 0; i < cJSON_GetArraySize(staleness); i++)
+        sync.staleness[i] = (uint64_t)cJSON_GetArrayItem(staleness, i)->valuedouble;
+    return sync;
+}
 
 static void read_reports(struct situation *situation, const cJSON *json)
 {
@@ -166,6 +181,7 @@ static void read_reports(struct situation *situation, const cJSON *json)
         .steps = (uint64_t)json_int(progress, "steps", 2345),
         .train_loss = json_number(progress, "trainLoss", NAN),
         .workers = (uint32_t)json_int(progress, "workers", 0),
+        .sync = read_sync(json_at(progress, "sync")),
     };
     snprintf(reports->progress.message, sizeof reports->progress.message, "%s", json_string(progress, "message", ""));
     const cJSON *epoch = NULL;
@@ -175,8 +191,8 @@ static void read_reports(struct situation *situation, const cJSON *json)
             .term = (uint32_t)json_int(epoch, "term", 1),
             .epoch = (uint32_t)json_int(epoch, "epoch", 0),
             .train_loss = json_number(epoch, "trainLoss", NAN),
-            .validated = json_at(epoch, "accuracy") != NULL,
-            .validation_loss = 0.5,
+            .validated = json_at(epoch, "accuracy") != NULL || json_at(epoch, "validationLoss") != NULL,
+            .validation_loss = json_number(epoch, "validationLoss", 0.5),
             .accuracy = json_number(epoch, "accuracy", NAN),
             .parallelism = 2,
             .duration_seconds = 2.5,
@@ -187,6 +203,7 @@ static void read_reports(struct situation *situation, const cJSON *json)
     reports->finished.succeeded = json_bool(finished, "succeeded", false);
     snprintf(reports->finished.reason, sizeof reports->finished.reason, "%s", json_string(finished, "reason", ""));
     snprintf(reports->finished.message, sizeof reports->finished.message, "%s", json_string(finished, "message", ""));
+    reports->finished.sync = read_sync(json_at(finished, "sync"));
     const char *path = json_string(finished, "model", NULL);
     if (path != NULL) {
         reports->finished.has_model = true;
@@ -197,6 +214,18 @@ static void read_reports(struct situation *situation, const cJSON *json)
     }
 }
 
+/* A change to testdata/job.json under another name: succeeded, with its model kept. */
+static cJSON *start_job(const cJSON *change)
+{
+    static const char text[] =
+        "{\"metadata\":{\"name\":\"teacher\",\"uid\":\"teacher-uid\"},\"status\":{\"phase\":\"Succeeded\",\"model\":{"
+        "\"sha256\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}}}";
+    cleanup_json cJSON *teacher = cJSON_Parse(text);
+    cJSON *object = read_base("testdata/job.json", teacher);
+    merge_into(object, change);
+    return object;
+}
+
 /* Too large for the stack under the sanitizers. */
 static struct situation *situation_new(const cJSON *test)
 {
@@ -205,6 +234,7 @@ static struct situation *situation_new(const cJSON *test)
     const cJSON *dataset = json_at(test, "dataset");
     situation->object = read_base("testdata/job.json", json_at(test, "job"));
     situation->dataset = cJSON_IsFalse(dataset) ? NULL : read_base("testdata/dataset.json", dataset);
+    situation->start_job = json_at(test, "startJob") == NULL ? NULL : start_job(json_at(test, "startJob"));
     situation->deployments = expand(json_at(test, "deployments"), expand_deployment);
     situation->pods = expand(json_at(test, "pods"), expand_pod);
     situation->services = expand(json_at(test, "services"), expand_part);
@@ -227,6 +257,7 @@ static struct situation *situation_new(const cJSON *test)
     situation->view = (struct trainjob_view){
         .job = &situation->job,
         .dataset = situation->dataset,
+        .start_job = situation->start_job,
         .children = &situation->children,
         .reports = &situation->reports,
         .attempts = &situation->attempts,
@@ -245,6 +276,7 @@ static void situation_free(struct situation *situation)
 {
     cJSON_Delete(situation->object);
     cJSON_Delete(situation->dataset);
+    cJSON_Delete(situation->start_job);
     cJSON_Delete(situation->deployments);
     cJSON_Delete(situation->pods);
     cJSON_Delete(situation->services);
@@ -409,14 +441,29 @@ static void situations_lead_to_plans_and_status(void **state)
     }
 }
 
-/* The whole objects of a job with two shards, as posted. THOLE_GOLDEN=write makes the file anew. */
+/* THOLE_GOLDEN=write makes the file anew. */
+static void check_golden(const char *path, const cJSON *got)
+{
+    struct error err = {0};
+    cleanup_free char *text = cJSON_Print(got);
+    const char *mode = getenv("THOLE_GOLDEN");
+    if (mode != NULL && strcmp(mode, "write") == 0)
+        assert_int_equal(file_write_atomically(path, text, strlen(text), &err), 0);
+    cleanup_json cJSON *want = json_read_file(path, 1 << 20, &err);
+    if (!json_equal(got, want))
+        fail_msg("the objects differ from %s:\n%s", path, text);
+}
+
+#define FROZEN                                                                                                         \
+    "phase: Starting, startTime: '2026-01-31T12:00:30Z', trainerImage: 'thole-trainer:frozen', "                       \
+    "dataset: {name: fashion, uid: dataset-uid}"
+
+/* The whole objects of a job with two shards, as posted. */
 static void children_are_as_written_down(void **state)
 {
     (void)state;
     struct error err = {0};
-    static const char yaml[] = "job: {spec: {parameterServers: {shards: 2}}, status: {phase: Starting, "
-                               "startTime: '2026-01-31T12:00:30Z', trainerImage: 'thole-trainer:frozen', "
-                               "dataset: {name: fashion, uid: dataset-uid}}}\n";
+    static const char yaml[] = "job: {spec: {parameterServers: {shards: 2}}, status: {" FROZEN "}}\n";
     cleanup_json cJSON *tests = yaml_parse(yaml, strlen(yaml), "test", &err);
     struct situation *situation = situation_new(tests->child);
     cleanup_json cJSON *got = cJSON_CreateObject();
@@ -426,14 +473,53 @@ static void children_are_as_written_down(void **state)
     cJSON_AddItemToObject(got, "ps0", object_deployment(&situation->view, ROLE_PS, 0));
     cJSON_AddItemToObject(got, "ps1", object_deployment(&situation->view, ROLE_PS, 1));
     cJSON_AddItemToObject(got, "worker", object_deployment(&situation->view, ROLE_WORKER, 0));
-    cleanup_free char *text = cJSON_Print(got);
-    const char *mode = getenv("THOLE_GOLDEN");
-    if (mode != NULL && strcmp(mode, "write") == 0)
-        assert_int_equal(file_write_atomically("testdata/objects.json", text, strlen(text), &err), 0);
-    cleanup_json cJSON *want = json_read_file("testdata/objects.json", 1 << 20, &err);
-    if (!json_equal(got, want))
-        fail_msg("the objects differ from testdata/objects.json:\n%s", text);
+    check_golden("testdata/objects.json", got);
     situation_free(situation);
+}
+
+/* Where the pods of jobs that begin from a model find it: of another job, by a claim and by a directory, and of files.
+ */
+static void models_to_begin_from_are_mounted(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    static const char yaml[] =
+        "name: of a job with a claim\n"
+        "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}}, status: {" FROZEN
+        ", start: {trainJob: teacher, uid: teacher-uid, volume: {persistentVolumeClaim: {claimName: models}}}}}\n"
+        "---\n"
+        "name: of a job with a directory\n"
+        "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}}, status: {" FROZEN
+        ", start: {trainJob: teacher, uid: teacher-uid, volume: {hostPath: {path: /var/lib/thole/models}}}}}\n"
+        "---\n"
+        "name: of a file in a claim\n"
+        "job: {spec: {model: {zoo: null, file: {path: a/b, volume: {persistentVolumeClaim: {claimName: old}}}}}, "
+        "status: {" FROZEN "}}\n"
+        "---\n"
+        "name: of a file in a directory\n"
+        "job: {spec: {model: {zoo: null, file: {path: a/b, volume: {hostPath: {path: /var/lib/thole}}}}}, "
+        "status: {" FROZEN "}}\n";
+    cleanup_json cJSON *tests = yaml_parse(yaml, strlen(yaml), "test", &err);
+    assert_string_equal(error_message(&err), "");
+    cleanup_json cJSON *got = cJSON_CreateObject();
+    const cJSON *test = NULL;
+    cJSON_ArrayForEach(test, tests)
+    {
+        struct situation *situation = situation_new(test);
+        cJSON *roles = cJSON_AddObjectToObject(got, json_string(test, "name", "?"));
+        for (int role = ROLE_WORKER; role <= ROLE_PS; role++) {
+            cleanup_json cJSON *deployment = object_deployment(&situation->view, (enum trainjob_role)role, 0);
+            const cJSON *spec = json_at(deployment, "spec.template.spec");
+            const cJSON *trainer = cJSON_GetArrayItem(json_at(spec, "containers"), 0);
+            cJSON *json = cJSON_AddObjectToObject(roles, trainjob_role_name((enum trainjob_role)role));
+            cJSON_AddItemToObject(json, "mount",
+                                  cJSON_Duplicate(json_find(json_at(trainer, "volumeMounts"), "name", "start"), true));
+            cJSON_AddItemToObject(json, "volume",
+                                  cJSON_Duplicate(json_find(json_at(spec, "volumes"), "name", "start"), true));
+        }
+        situation_free(situation);
+    }
+    check_golden("testdata/starts.json", got);
 }
 
 static void the_newest_500_epochs_stay(void **state)
@@ -455,12 +541,44 @@ static void the_newest_500_epochs_stay(void **state)
     situation_free(situation);
 }
 
+/* What an asynchronous training does changes with every step, and is written no more often. */
+static void statistics_are_no_news(void **state)
+{
+    (void)state;
+    cleanup_json cJSON *before = cJSON_Parse("{\"phase\":\"Running\",\"sync\":{\"steps\":10,\"staleness\":[10]}}");
+    cleanup_json cJSON *now = cJSON_Parse("{\"phase\":\"Running\",\"sync\":{\"steps\":11,\"staleness\":[10,1]}}");
+    assert_int_equal(trainjob_status_change(before, now), STATUS_LATER);
+}
+
+static void statistics_add_up_over_jobs_and_processes(void **state)
+{
+    (void)state;
+    static const struct report_sync reports[] = {
+        {.known = true, .steps = 10, .duplicates = 1, .staleness = {8, 2}},
+        {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}},
+        {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}}, /* said again */
+        {.known = true, .steps = 5, .staleness = {5}},                                   /* a process of a later life */
+        {.known = false},                                                                /* one that has nothing yet */
+    };
+    struct report_sync totals = {0};
+    struct report_sync before = {0};
+    for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
+        trainjob_add_sync(&totals, &before, &reports[i]);
+        before = reports[i];
+    }
+    assert_int_equal(totals.steps, 30);
+    assert_int_equal(totals.duplicates, 1);
+    assert_int_equal(totals.stale, 3);
+    assert_int_equal(totals.staleness[0], 25);
+    assert_int_equal(totals.staleness[1], 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(situations_lead_to_plans_and_status),
-        cmocka_unit_test(children_are_as_written_down),
-        cmocka_unit_test(the_newest_500_epochs_stay),
+        cmocka_unit_test(situations_lead_to_plans_and_status),       cmocka_unit_test(children_are_as_written_down),
+        cmocka_unit_test(models_to_begin_from_are_mounted),          cmocka_unit_test(statistics_are_no_news),
+        cmocka_unit_test(statistics_add_up_over_jobs_and_processes), cmocka_unit_test(the_newest_500_epochs_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
