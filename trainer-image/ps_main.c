@@ -23,6 +23,7 @@ struct ps {
     const struct pod *pod;
     struct net *net;
     struct shard *shard;
+    struct batches *batches; /* Asynchronous, Hogwild */
     struct shard_server *server;
     struct coordinator_server *coordinator; /* shard 0 */
     struct registrant *registrant;          /* the others */
@@ -66,6 +67,15 @@ static void on_step_done(void *arg, uint64_t step, double loss)
         coordinator_server_step_done(ps->coordinator, step, loss);
     else
         registrant_done(ps->registrant, step);
+}
+
+static void on_task_done(void *arg, uint64_t task, double loss)
+{
+    struct ps *ps = arg;
+    if (ps->coordinator != NULL)
+        coordinator_server_task_done(ps->coordinator, task, loss);
+    else
+        registrant_task_done(ps->registrant, task);
 }
 
 static void on_measured(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count)
@@ -264,6 +274,7 @@ static int start_coordinator(struct ps *ps, const struct model *model, const str
         .plan = pod->plan,
         .model = model,
         .shard = ps->shard,
+        .sync = ps->batches != NULL ? batches_sync(ps->batches) : NULL,
         .train_samples = train->samples,
         .test_samples = test->samples,
         .boot_id = pod->boot_id,
@@ -308,6 +319,30 @@ static int start_registrant(struct ps *ps, struct error *err)
     return registrant_new(&ps->registrant, &options, err);
 }
 
+/* Of the model file that the plan starts from, what is this shard's. */
+static int start_from(struct ps *ps, const struct model *model, struct error *err)
+{
+    const struct network *network = model_network(model);
+    struct model_table tables[NETWORK_TABLES_MOST] = {0};
+    cleanup_free float *params = calloc(network->parameters, sizeof *params);
+    if (params == NULL)
+        return error_set(err, "read model file '%s': no memory for its %llu parameters", ps->pod->start,
+                         (unsigned long long)network->parameters);
+    if (model_file_read(model, ps->pod->start, params, tables, NULL, err) < 0)
+        return -1;
+    uint64_t begin;
+    uint64_t end;
+    network_shard_range(network, ps->pod->plan->shards, ps->pod->shard, &begin, &end);
+    shard_start_from(ps->shard, params + begin);
+    int result = 0;
+    for (uint32_t i = 0; i < network->table_count; i++) {
+        if (result == 0)
+            result = shard_start_rows(ps->shard, i, tables[i].ids, tables[i].values, tables[i].count, err);
+        model_table_free(&tables[i]);
+    }
+    return result;
+}
+
 static int start(struct ps *ps, const struct model *model, const struct dataset_description *train,
                  const struct dataset_description *test, int signals, struct error *err)
 {
@@ -319,6 +354,8 @@ static int start(struct ps *ps, const struct model *model, const struct dataset_
                                 .arg = ps};
     if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||
         shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0)
+        return -1;
+    if (ps->pod->plan->model.start != NULL && start_from(ps, model, err) < 0)
         return -1;
     ps->farewell = net_timer_new(ps->net, on_farewell, ps);
     if (ps->farewell == NULL)
@@ -365,6 +402,7 @@ int ps_main(const struct pod *pod, struct error *err)
     coordinator_server_free(ps.coordinator);
     registrant_free(ps.registrant);
     shard_server_free(ps.server);
+    batches_free(ps.batches);
     shard_free(ps.shard);
     net_timer_free(ps.farewell);
     net_free(ps.net);

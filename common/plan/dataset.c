@@ -114,6 +114,14 @@ static int read_normalization(struct plan *plan, const struct source *source, st
 
 /* ---- CSV ---- */
 
+static bool has_word(const struct plan_categorical *categorical, const char *word)
+{
+    for (uint32_t i = 0; i < categorical->words; i++)
+        if (categorical->vocabulary[i] != NULL && strcmp(categorical->vocabulary[i], word) == 0)
+            return true;
+    return false;
+}
+
 static int read_vocabulary(struct plan_categorical *categorical, const cJSON *list, struct error *err)
 {
     int count = cJSON_GetArraySize(list);
@@ -130,10 +138,9 @@ static int read_vocabulary(struct plan_categorical *categorical, const cJSON *li
         if (word == NULL || strlen(word) > WORD_MOST)
             return error_set(err, "spec.csv.categorical[%s].vocabulary: word %u must be text of at most %d characters",
                              categorical->name, categorical->words, WORD_MOST);
-        for (uint32_t i = 0; i < categorical->words; i++)
-            if (strcmp(categorical->vocabulary[i], word) == 0)
-                return error_set(err, "spec.csv.categorical[%s].vocabulary: '%s' stands there twice", categorical->name,
-                                 word);
+        if (has_word(categorical, word))
+            return error_set(err, "spec.csv.categorical[%s].vocabulary: '%s' stands there twice", categorical->name,
+                             word);
         char *copy = strdup(word);
         if (copy == NULL)
             return error_set(err, "out of memory");

@@ -78,6 +78,9 @@ int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const doubl
 
 /* What the training starts from instead of the model's initial values: theta of [begin, end). Before any push. */
 void shard_start_from(struct shard *shard, const float *theta);
+/* The same of rows of an embedding table, [count][dim], of which the shard takes its own. -1 without memory. */
+int shard_start_rows(struct shard *shard, uint32_t table, const uint32_t *ids, const float *rows, uint32_t count,
+                     struct error *err);
 
 /* Parameters of a chunk at a version, borrowed; NULL where it is neither the newest nor the one before. */
 struct payload *shard_params(const struct shard *shard, uint64_t version, uint64_t offset);

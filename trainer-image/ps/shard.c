@@ -198,6 +198,17 @@ void shard_start_from(struct shard *shard, const float *theta)
     }
 }
 
+int shard_start_rows(struct shard *shard, uint32_t table, const uint32_t *ids, const float *rows, uint32_t count,
+                     struct error *err)
+{
+    struct table *of = tables_at(shard->tables, table);
+    const size_t dim = tables_dim(shard->tables, table);
+    for (uint32_t i = 0; i < count; i++)
+        if (table_owns(of, ids[i]) && table_set(of, &ids[i], rows + i * dim, 1, err) < 0)
+            return -1;
+    return 0;
+}
+
 void shard_free(struct shard *shard)
 {
     if (shard == NULL)
