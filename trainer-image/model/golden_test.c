@@ -130,11 +130,18 @@ static void assert_close(const struct golden_layer *golden, const char *what, co
                      (double)expected[i]);
 }
 
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 static void assert_same(const struct golden_layer *golden, const char *what, const float *got, const float *expected,
                         size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (memcmp(&got[i], &expected[i], sizeof *got) != 0)
+        if (bits_of(got[i]) != bits_of(expected[i]))
             fail_msg("%s: %s %zu is %a where %a is expected", golden->name, what, i, (double)got[i],
                      (double)expected[i]);
 }
@@ -253,6 +260,34 @@ static void gradients_are_numerical_ones(void **state)
         for (size_t j = 0; j < trained; j++)
             check_difference(run, &run->params[j], run->call.grad[j], "gradient", j);
     }
+}
+
+/* ---- What PyTorch refuses: one value a channel. Its variance is the biased one, 0. ---- */
+
+static void one_value_is_normalized_to_the_shift(void **state)
+{
+    (void)state;
+    const struct network_layer layer = {.type = LAYER_BATCHNORM,
+                                        .input_count = 1,
+                                        .in = {2, 1, 1},
+                                        .out = {2, 1, 1},
+                                        .bias_at = 2,
+                                        .mean_at = 4,
+                                        .variance_at = 6,
+                                        .epsilon = 1e-5};
+    const struct golden_layer golden = {.name = "one value",
+                                        .n = 1,
+                                        .layer = layer,
+                                        .shapes = {layer.in},
+                                        .inputs = {(const float[]){5, -3}},
+                                        .parameters = 8,
+                                        .params = (const float[]){2, 3, 0.5F, 0.25F, 0, 0, 1, 1},
+                                        .dy = (const float[]){1, 10},
+                                        .dinputs = {(const float[]){0, 0}}};
+    cleanup_free struct run *run = finished(&golden);
+    assert_same(&golden, "y", run->call.output, (const float[]){0.5F, 0.25F}, 2);
+    assert_close(&golden, "dx", run->call.dinputs[0], (const float[]){0, 0}, 2, 0);
+    assert_close(&golden, "gradient", run->call.grad, (const float[]){0, 0, 1, 10, 5, -3, 0, 0}, 8, 0);
 }
 
 /* ---- What layers tell the engine ---- */
@@ -398,6 +433,7 @@ int main(void)
         cmocka_unit_test(losses_are_pytorchs),
         cmocka_unit_test(two_classes_are_told_apart),
         cmocka_unit_test(gradients_are_numerical_ones),
+        cmocka_unit_test(one_value_is_normalized_to_the_shift),
         cmocka_unit_test(results_do_not_depend_on_place),
         cmocka_unit_test(layers_compute_in_place_where_they_say_so),
         cmocka_unit_test(backward_reads_what_it_says),
