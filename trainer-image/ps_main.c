@@ -1,6 +1,7 @@
 /* The role `ps`: a shard behind one port, and with shard 0 the coordinator. */
 #include "pod.h"
 
+#include "common/plan/tasks.h"
 #include "coordinator/registrant.h"
 #include "coordinator/server.h"
 #include "numerics/numerics.h"
@@ -343,6 +344,18 @@ static int start_from(struct ps *ps, const struct model *model, struct error *er
     return result;
 }
 
+/* Asynchronous, Hogwild: gradients are applied as they come. */
+static int take_batches(struct ps *ps, uint64_t train_samples, struct error *err)
+{
+    if (!tasks_are_leased(ps->pod->plan))
+        return 0;
+    const struct batches_hooks hooks = {.task_done = on_task_done, .arg = ps};
+    if (batches_new(&ps->batches, ps->shard, ps->pod->plan, train_samples, &hooks, err) < 0)
+        return -1;
+    shard_server_set_batches(ps->server, ps->batches);
+    return 0;
+}
+
 static int start(struct ps *ps, const struct model *model, const struct dataset_description *train,
                  const struct dataset_description *test, int signals, struct error *err)
 {
@@ -353,7 +366,8 @@ static int start(struct ps *ps, const struct model *model, const struct dataset_
                                 .failed = on_shard_failed,
                                 .arg = ps};
     if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||
-        shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0)
+        shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0 ||
+        take_batches(ps, train->samples, err) < 0)
         return -1;
     if (ps->pod->plan->model.start != NULL && start_from(ps, model, err) < 0)
         return -1;

@@ -120,13 +120,23 @@ void registrant_free(struct registrant *registrant)
     free(registrant);
 }
 
-void registrant_done(struct registrant *registrant, uint64_t step)
+static void send_done(struct registrant *registrant, enum frame_type type, uint64_t step)
 {
     if (registrant->conn != NULL && registrant->term != 0)
         conn_send(registrant->conn,
                   &(struct frame){
-                      .type = FRAME_DONE, .term = registrant->term, .node = registrant->options.shard, .step = step},
+                      .type = (uint8_t)type, .term = registrant->term, .node = registrant->options.shard, .step = step},
                   NULL);
+}
+
+void registrant_done(struct registrant *registrant, uint64_t step)
+{
+    send_done(registrant, FRAME_DONE, step);
+}
+
+void registrant_task_done(struct registrant *registrant, uint64_t task)
+{
+    send_done(registrant, FRAME_TASK_DONE, task);
 }
 
 void registrant_measured(struct registrant *registrant, uint64_t step, uint32_t round, const double *measures,

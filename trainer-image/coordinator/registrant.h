@@ -30,6 +30,7 @@ CLEANUP_DEFINE(cleanup_registrant_pointer, struct registrant, registrant_free)
 #define cleanup_registrant CLEANUP(cleanup_registrant_pointer)
 
 void registrant_done(struct registrant *registrant, uint64_t step);
+void registrant_task_done(struct registrant *registrant, uint64_t task);
 /* What this shard has measured: to be called from shard_hooks.measured. */
 void registrant_measured(struct registrant *registrant, uint64_t step, uint32_t round, const double *measures,
                          uint32_t count);

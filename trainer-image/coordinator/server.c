@@ -411,7 +411,8 @@ static int receive_from_shard(struct peer *peer, const struct frame *frame, cons
         return receive_register(peer, frame, payload, err);
     if (frame->type == FRAME_NORMS)
         return receive_norms(peer, frame, payload, err);
-    if (frame->type != FRAME_DONE || !peer->known)
+    bool is_done = frame->type == FRAME_DONE || frame->type == FRAME_TASK_DONE;
+    if (!is_done || !peer->known)
         return error_set(err, "a parameter server cannot send a frame of type %u now", frame->type);
     if (frame->node != peer->shard)
         return error_set(err, "shard %u cannot speak for shard %u", peer->shard, frame->node);
@@ -516,6 +517,21 @@ void coordinator_server_step_done(struct coordinator_server *server, uint64_t st
     act(server);
 }
 
+static void note_sync(struct coordinator_server *server)
+{
+    if (server->options.sync != NULL)
+        coordinator_note_sync(server->coordinator, server->options.sync);
+}
+
+void coordinator_server_task_done(struct coordinator_server *server, uint64_t task, double loss)
+{
+    struct error err = {0};
+    note_sync(server);
+    if (coordinator_task_done(server->coordinator, 0, task, loss, now(), &err) < 0)
+        coordinator_fail(server->coordinator, "InternalError", error_message(&err));
+    act(server);
+}
+
 void coordinator_server_measured(struct coordinator_server *server, uint64_t step, uint32_t round,
                                  const double *measures, uint32_t count)
 {
@@ -555,6 +571,7 @@ static void on_tick(void *arg)
 {
     struct coordinator_server *server = arg;
     net_timer_set(server->tick, TICK);
+    note_sync(server);
     coordinator_tick(server->coordinator, now());
     log_silence(server);
     act(server);

@@ -20,7 +20,8 @@ struct coordinator_server_options {
     const struct log *log;
     const struct plan *plan;
     const struct model *model;
-    const struct shard *shard; /* shard 0 */
+    const struct shard *shard;      /* shard 0 */
+    const struct report_sync *sync; /* what it counts; NULL: nothing */
     uint64_t train_samples, test_samples;
     uint64_t boot_id;
     uint8_t token[SHA256_SIZE];
@@ -53,6 +54,8 @@ void coordinator_server_accept(struct coordinator_server *server, struct conn *c
                                uint64_t peer_boot);
 /* Shard 0 has done a step: to be called from shard_hooks.step_done. */
 void coordinator_server_step_done(struct coordinator_server *server, uint64_t step, double loss);
+/* Shard 0 has applied a task: to be called from batches_hooks.task_done. */
+void coordinator_server_task_done(struct coordinator_server *server, uint64_t task, double loss);
 /* Shard 0 has measured a round: to be called from shard_hooks.measured. May call options.committed. */
 void coordinator_server_measured(struct coordinator_server *server, uint64_t step, uint32_t round,
                                  const double *measures, uint32_t count);

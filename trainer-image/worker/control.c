@@ -14,6 +14,8 @@ static void forget_coordinator(struct worker *worker)
     worker->joined = false;
     worker->generation++;
     work_clear(&worker->work);
+    if (worker->leases != NULL)
+        leases_forget(worker, false);
     net_timer_set(worker->heartbeat, -1);
 }
 
@@ -44,7 +46,10 @@ static void control_ready(void *arg, struct conn *conn, enum dialogue dialogue, 
     if (peer_boot != worker->coordinator_boot && worker->coordinator_boot != 0) {
         for (uint32_t shard = 0; shard < worker->options.plan->shards; shard++)
             link_drop(&worker->links[shard]);
-        parameters_forget(worker->parameters);
+        if (worker->leases != NULL)
+            leases_forget(worker, true);
+        else
+            parameters_forget(worker->parameters);
         if (worker->rows != NULL)
             rows_forget(worker->rows);
     }
@@ -105,8 +110,9 @@ static int receive_deal(struct worker *worker, const struct frame *frame, struct
     const struct plan *plan = worker->options.plan;
     struct deal deal = {
         .validate = frame->type == FRAME_VALIDATE, .step = frame->step, .first = frame->node, .count = frame->count};
-    uint32_t blocks =
-        deal.validate ? (worker->validator != NULL ? validator_blocks(worker->validator) : 0) : plan->blocks;
+    uint32_t blocks = worker->leases != NULL ? 0 : plan->blocks;
+    if (deal.validate)
+        blocks = worker->validator != NULL ? validator_blocks(worker->validator) : 0;
     uint64_t steps = schedule_of(plan, dataset_samples(worker->options.train)).steps;
     if (deal.count == 0 || deal.count > blocks || deal.first > blocks - deal.count ||
         deal.step >= steps + (deal.validate ? 1 : 0))
@@ -124,6 +130,8 @@ static int receive_finished(struct worker *worker)
     worker->finished = true;
     worker->generation++;
     work_clear(&worker->work);
+    if (worker->leases != NULL)
+        leases_forget(worker, false);
     net_timer_set(worker->heartbeat, -1);
     if (worker->options.exit_when_done)
         worker->ended = true;
@@ -156,6 +164,8 @@ static int control_received(void *arg, struct conn *conn, const struct frame *fr
         return receive_welcome(worker, frame, payload, err);
     if (worker->joined && frame->term == worker->term && (frame->type == FRAME_DEAL || frame->type == FRAME_VALIDATE))
         return receive_deal(worker, frame, err);
+    if (worker->joined && frame->term == worker->term && frame->type == FRAME_LEASE)
+        return leases_add(worker, frame, err);
     return error_set(err, "the coordinator cannot send a frame of type %u now", frame->type);
 }
 

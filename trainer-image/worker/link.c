@@ -16,7 +16,10 @@ static void link_ready(void *arg, struct conn *conn, enum dialogue dialogue, uin
     }
     link->ready = true;
     /* What was pushed or asked for over a former connection may have been lost with it. */
-    parameters_ask_again(worker->parameters, link->shard);
+    if (worker->leases != NULL)
+        leases_link_ready(link);
+    else
+        parameters_ask_again(worker->parameters, link->shard);
     work_again(&worker->work);
     worker->generation++;
     worker->asked_step = UINT64_MAX;
@@ -33,6 +36,8 @@ static void *link_place(void *arg, struct conn *conn, const struct frame *frame,
         error_set(err, "parameters of term %u, and term %u is known", frame->term, link->worker->term);
         return NULL;
     }
+    if (link->worker->leases != NULL)
+        return leases_place(link, conn, frame, err);
     if (frame->type == FRAME_ROWS)
         return deal_rows_place(link, conn, frame, err);
     const struct chunk *chunk = parameters_find(link->worker->parameters, frame->offset);
@@ -59,6 +64,10 @@ static int link_received(void *arg, struct conn *conn, const struct frame *frame
     (void)conn;
     if (frame->length == 0)
         return error_set(err, "shard %u sent a frame of type %u without a payload", link->shard, frame->type);
+    if (link->worker->leases != NULL) {
+        leases_received(link, frame, payload);
+        return 0;
+    }
     if (frame->type == FRAME_ROWS) {
         deal_rows_received(link, frame, payload);
         return 0;

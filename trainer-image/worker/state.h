@@ -3,6 +3,7 @@
 #define THOLE_WORKER_STATE_H
 
 #include "worker/gradient.h"
+#include "worker/leases.h"
 #include "worker/parameters.h"
 #include "worker/rows.h"
 #include "worker/validate.h"
@@ -25,8 +26,9 @@ struct link {
 
 struct worker {
     struct worker_options options;
-    struct parameters *parameters;
+    struct parameters *parameters; /* NULL with leases, and so is gradient */
     struct gradient *gradient;
+    struct leases *leases;       /* NULL: blocks are dealt */
     struct rows *rows;           /* NULL: the model has no tables */
     struct validator *validator; /* NULL: nothing to validate with */
     struct work work;
@@ -52,6 +54,9 @@ struct worker {
 void worker_fail(struct worker *worker, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Parameters have come: what is over is dropped, what was overtaken is asked for. */
 void worker_parameters_came(struct worker *worker, const struct chunk *chunk);
+/* Looks at the sockets in the middle of a computation: is it to go on? `generation` is from its beginning. */
+bool worker_is_wanted(struct worker *worker, uint64_t generation);
+void worker_validate(struct worker *worker, const struct deal *deal, const float *params);
 /* link.c */
 int link_init(struct link *link, struct worker *worker, uint32_t shard, struct error *err);
 /* Where the shard is now; a connection to elsewhere is closed. */

@@ -1,4 +1,5 @@
 /* A worker's life: between looks at its sockets it computes what has been dealt and what there are parameters for. */
+#include "common/plan/tasks.h"
 #include "worker/state.h"
 
 #include <stdarg.h>
@@ -57,7 +58,7 @@ struct push {
 };
 
 /* Sockets are looked at between blocks; what they bring may end what is being computed. */
-static bool is_still_wanted(struct worker *worker, uint64_t generation)
+bool worker_is_wanted(struct worker *worker, uint64_t generation)
 {
     struct error err = {0};
     if (net_wait(worker->options.net, 0, &err) < 0)
@@ -68,7 +69,7 @@ static bool is_still_wanted(struct worker *worker, uint64_t generation)
 static bool push_go_on(void *arg)
 {
     const struct push *push = arg;
-    return is_still_wanted(push->worker, push->generation) && !parameters_over(push->worker->parameters, push->step);
+    return worker_is_wanted(push->worker, push->generation) && !parameters_over(push->worker->parameters, push->step);
 }
 
 static void *push_place(void *arg, const struct chunk *chunk)
@@ -128,12 +129,12 @@ static void compute_step(struct worker *worker, const struct deal *deal, const f
     work_computed(&worker->work, deal);
 }
 
-static void compute_validation(struct worker *worker, const struct deal *deal, const float *params)
+void worker_validate(struct worker *worker, const struct deal *deal, const float *params)
 {
     uint64_t generation = worker->generation;
     const struct model_rows *rows = worker->rows == NULL ? NULL : rows_all(worker->rows);
     for (uint32_t block = deal->first; block < deal->first + deal->count; block++) {
-        if (!is_still_wanted(worker, generation) || worker->work.next_step > deal->step)
+        if (!worker_is_wanted(worker, generation) || worker->work.next_step > deal->step)
             return;
         struct evaluation evaluation = validator_run(worker->validator, params, block, rows);
         conn_send(worker->control,
@@ -152,6 +153,8 @@ static void compute_validation(struct worker *worker, const struct deal *deal, c
 /* Computes what can be; false where there is nothing to do but wait. */
 static bool compute(struct worker *worker)
 {
+    if (worker->leases != NULL)
+        return leases_compute(worker);
     work_drop_over(&worker->work, worker->parameters);
     const struct deal *next = work_next(&worker->work);
     if (next == NULL)
@@ -166,7 +169,7 @@ static bool compute(struct worker *worker)
         return false;
     struct deal deal = *next;
     if (deal.validate)
-        compute_validation(worker, &deal, params);
+        worker_validate(worker, &deal, params);
     else
         compute_step(worker, &deal, params);
     net_flush(worker->options.net);
@@ -175,6 +178,18 @@ static bool compute(struct worker *worker)
 
 /* ---- life ---- */
 
+static int start_computing(struct worker *worker, struct error *err)
+{
+    const struct worker_options *options = &worker->options;
+    if (tasks_are_leased(options->plan))
+        return leases_new(&worker->leases, worker, err);
+    if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
+                       err) < 0 ||
+        gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
+        return -1;
+    return deal_rows_init(worker, err);
+}
+
 int worker_new(struct worker **out, const struct worker_options *options, struct error *err)
 {
     cleanup_worker struct worker *worker = calloc(1, sizeof *worker);
@@ -182,10 +197,7 @@ int worker_new(struct worker **out, const struct worker_options *options, struct
         return error_set(err, "start the worker: no memory");
     worker->options = *options;
     worker->asked_step = UINT64_MAX;
-    if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
-                       err) < 0 ||
-        gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0 ||
-        deal_rows_init(worker, err) < 0)
+    if (start_computing(worker, err) < 0)
         return -1;
     if (options->test != NULL && validator_new(&worker->validator, options->model, options->test, err) < 0)
         return -1;
@@ -210,6 +222,7 @@ void worker_free(struct worker *worker)
     rows_free(worker->rows);
     gradient_free(worker->gradient);
     parameters_free(worker->parameters);
+    leases_free(worker->leases);
     free(worker);
 }
 

@@ -1,0 +1,85 @@
+#include "worker/batch.h"
+
+#include "numerics/numerics.h"
+
+#include <stdlib.h>
+
+struct batch {
+    const struct plan *plan;
+    const struct model *model;
+    const struct dataset *train;
+    struct schedule schedule;
+    struct workspace *workspace;
+    float *x, *targets;
+    float *sum, *block; /* [parameters]; block: NULL where a batch is one */
+};
+
+int batch_new(struct batch **out, const struct plan *plan, const struct model *model, const struct dataset *train,
+              struct error *err)
+{
+    cleanup_batch struct batch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return error_set(err, "make room for a batch: no memory");
+    batch->plan = plan;
+    batch->model = model;
+    batch->train = train;
+    batch->schedule = schedule_of(plan, dataset_samples(train));
+    const bool one = plan->training.batch_size <= BATCH_BLOCK;
+    const uint32_t samples = one ? plan->training.batch_size : BATCH_BLOCK;
+    if (workspace_new(&batch->workspace, model, samples, err) < 0)
+        return -1;
+    const size_t row = (model_parameters(model) * sizeof(float) + 63) / 64 * 64;
+    batch->x = malloc(samples * model_sample_size(model) * sizeof(float));
+    batch->targets = malloc(samples * sizeof(float));
+    batch->sum = aligned_alloc(64, row);
+    batch->block = one ? NULL : aligned_alloc(64, row);
+    if (batch->x == NULL || batch->targets == NULL || batch->sum == NULL || (!one && batch->block == NULL))
+        return error_set(err, "make room for a gradient of %llu parameters and blocks of %u samples: no memory",
+                         (unsigned long long)model_parameters(model), samples);
+    *out = move(batch);
+    return 0;
+}
+
+void batch_free(struct batch *batch)
+{
+    if (batch == NULL)
+        return;
+    workspace_free(batch->workspace);
+    free(batch->x);
+    free(batch->targets);
+    free(batch->sum);
+    free(batch->block);
+    free(batch);
+}
+
+static double compute_block(struct batch *batch, const struct schedule_step *step, const struct permutation *order,
+                            uint32_t done, uint32_t samples, const float *params, float *out)
+{
+    dataset_fetch(batch->train, order, step->first + done, samples, batch->x, batch->targets);
+    const struct model_batch block = {
+        .n = samples,
+        .x = batch->x,
+        .targets = batch->targets,
+        .place = {batch->plan->training.seed, (uint32_t)step->epoch, step->first + done},
+    };
+    return model_gradient(batch->model, params, &block, out, batch->workspace);
+}
+
+const float *batch_compute(struct batch *batch, uint64_t step, const float *params, bool (*go_on)(void *arg), void *arg,
+                           double *loss)
+{
+    const struct schedule_step of = schedule_step(&batch->schedule, step);
+    const struct permutation order =
+        permutation_of_epoch(batch->schedule.samples, batch->plan->training.seed, (uint32_t)of.epoch);
+    *loss = 0;
+    for (uint32_t done = 0; done < of.count; done += BATCH_BLOCK) {
+        if (!go_on(arg))
+            return NULL;
+        const uint32_t samples = of.count - done < BATCH_BLOCK ? of.count - done : BATCH_BLOCK;
+        float *out = done == 0 ? batch->sum : batch->block;
+        *loss += compute_block(batch, &of, &order, done, samples, params, out);
+        if (done > 0)
+            vector_add(batch->sum, batch->block, model_parameters(batch->model));
+    }
+    return batch->sum;
+}
