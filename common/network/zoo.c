@@ -42,12 +42,71 @@ static void join(struct layer_list *list, enum layer_type type, const char *name
     layer->inputs[1] = second;
 }
 
+/* ---- categories ---- */
+
+static int32_t take_ids(struct layer_list *list, const struct network_sample *sample)
+{
+    struct network_layer *columns = add(list, LAYER_COLUMNS, "ids");
+    columns->inputs[0] = NETWORK_SAMPLE;
+    columns->from = (uint32_t)shape_size(sample->shape) - sample->categories;
+    return last(list);
+}
+
+static void look_up(struct layer_list *list, int32_t ids, const char *name, uint32_t dim)
+{
+    struct network_layer *embedding = add(list, LAYER_EMBEDDING, "%s", name);
+    embedding->inputs[0] = ids;
+    embedding->dim = dim;
+}
+
+/* A row with an entry for each output, added up over the sample's categories: linear in which ones they are. */
+static int32_t look_up_outputs(struct layer_list *list, int32_t ids, uint32_t outputs)
+{
+    look_up(list, ids, "wide", outputs);
+    add(list, LAYER_SUM, "wide_sum")->units = outputs;
+    return last(list);
+}
+
+/* The sample's other columns, if it has any; *out is their layer. */
+static bool take_numbers(struct layer_list *list, const struct network_sample *sample, int32_t *out)
+{
+    uint32_t numbers = (uint32_t)shape_size(sample->shape) - sample->categories;
+    if (numbers == 0)
+        return false;
+    struct network_layer *columns = add(list, LAYER_COLUMNS, "numbers");
+    columns->inputs[0] = NETWORK_SAMPLE;
+    columns->to = numbers;
+    *out = last(list);
+    return true;
+}
+
+static int check_outputs(const char *name, uint32_t outputs, struct error *err)
+{
+    return outputs <= NETWORK_DIM_MOST ? 0
+                                       : error_set(err, "model %s: takes at most %d classes with categories, not %u",
+                                                   name, NETWORK_DIM_MOST, outputs);
+}
+
 /* ---- vectors ---- */
+
+static int linear_with_categories(struct layer_list *list, const struct network_sample *sample, uint32_t outputs,
+                                  struct error *err)
+{
+    if (check_outputs("linear", outputs, err) < 0)
+        return -1;
+    int32_t wide = look_up_outputs(list, take_ids(list, sample), outputs);
+    int32_t numbers;
+    if (!take_numbers(list, sample, &numbers))
+        return error_set(err, "model linear: all columns of the samples are categories; it needs one of numbers, too");
+    dense(list, "fc", outputs);
+    join(list, LAYER_ADD, "output", wide, last(list));
+    return 0;
+}
 
 static int linear(struct layer_list *list, const struct network_sample *sample, uint32_t outputs, struct error *err)
 {
-    (void)sample;
-    (void)err;
+    if (sample->categories > 0)
+        return linear_with_categories(list, sample, outputs, err);
     add(list, LAYER_FLATTEN, "flatten");
     dense(list, "fc", outputs);
     return 0;
@@ -181,29 +240,18 @@ static int resnet20(struct layer_list *list, const struct network_sample *sample
 static int widedeep(struct layer_list *list, const struct network_sample *sample, uint32_t outputs, struct error *err)
 {
     enum { EMBEDDING_DIM = 8 };
-    uint32_t numbers = (uint32_t)(shape_size(sample->shape) - sample->categories);
     if (sample->categories == 0)
         return error_set(err, "model widedeep: the samples have no categories: name them in spec.csv.categorical of "
                               "the Dataset, or take model mlp");
-    if (outputs > NETWORK_DIM_MOST)
-        return error_set(err, "model widedeep: takes at most %d classes, not %u", NETWORK_DIM_MOST, outputs);
-    struct network_layer *ids = add(list, LAYER_COLUMNS, "ids");
-    ids->inputs[0] = NETWORK_SAMPLE;
-    ids->from = numbers;
-    add(list, LAYER_EMBEDDING, "wide")->dim = outputs;
-    add(list, LAYER_SUM, "wide_sum")->units = outputs;
-    int32_t wide = last(list);
-
-    struct network_layer *deep = add(list, LAYER_EMBEDDING, "deep");
-    deep->inputs[0] = 0;
-    deep->dim = EMBEDDING_DIM;
+    if (check_outputs("widedeep", outputs, err) < 0)
+        return -1;
+    int32_t ids = take_ids(list, sample);
+    int32_t wide = look_up_outputs(list, ids, outputs);
+    look_up(list, ids, "deep", EMBEDDING_DIM);
     int32_t embedded = last(list);
-    if (numbers > 0) {
-        struct network_layer *columns = add(list, LAYER_COLUMNS, "numbers");
-        columns->inputs[0] = NETWORK_SAMPLE;
-        columns->to = numbers;
-        join(list, LAYER_CONCAT, "features", last(list), embedded);
-    }
+    int32_t numbers;
+    if (take_numbers(list, sample, &numbers))
+        join(list, LAYER_CONCAT, "features", numbers, embedded);
     dense(list, "fc1", 64);
     add(list, LAYER_RELU, "relu1");
     dense(list, "fc2", 32);

@@ -126,7 +126,7 @@ static void every_kind_has_its_text(void **state)
          "{\"type\":\"AMSGrad\",\"learningRate\":0.05,\"weightDecay\":0,\"beta1\":0.9,\"beta2\":0.99,\"epsilon\":1e-08}"
          ","},
         {OPTIMIZER("\"type\":\"LAMB\""), NULL,
-         "{\"type\":\"LAMB\",\"learningRate\":0.05,\"weightDecay\":0.01,\"beta1\":0.9,\"beta2\":0.999,"
+         "{\"type\":\"LAMB\",\"learningRate\":0.05,\"weightDecay\":0,\"beta1\":0.9,\"beta2\":0.999,"
          "\"epsilon\":1e-06},"},
         {OPTIMIZER("\"clip\":{\"value\":2}"), NULL, "\"weightDecay\":0,\"clip\":{\"value\":2}},"},
         {OPTIMIZER("\"clip\":{\"norm\":1,\"value\":2}"), NULL, "\"clip\":{\"value\":2,\"norm\":1}},"},

@@ -26,7 +26,6 @@ struct typed_row {
 };
 #define OF(type)     (1U << PLAN_##type)
 #define ADAMS        (OF(ADAM) | OF(ADAMW) | OF(AMSGRAD) | OF(LAMB))
-#define DECOUPLED    (OF(ADAMW) | OF(LAMB))
 #define EVERY        ((1U << OPTIMIZERS) - 1)
 #define MEMBER(name) offsetof(struct plan_optimizer, name)
 #define OPTIMIZER    "spec.training.optimizer."
@@ -37,9 +36,9 @@ static const struct typed_row optimizer_rows[] = {
     {{{.path = OPTIMIZER "momentum"}, MEMBER(momentum), 0, 1, .type = F64, .below = true, .optional = true},
      OF(SGD) | OF(RMSPROP)},
     {{{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), 0, 1, .type = F64, .optional = true},
-     EVERY & ~DECOUPLED},
+     EVERY & ~OF(ADAMW)},
     {{{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), 0, 1, .type = F64, .optional = true, .fallback = 0.01},
-     DECOUPLED},
+     OF(ADAMW)},
     {{{.path = OPTIMIZER "decay"}, MEMBER(decay), 0, 1, .type = F64, .below = true, .optional = true, .fallback = 0.99},
      OF(RMSPROP)},
     {{{.path = OPTIMIZER "beta1"}, MEMBER(beta1), 0, 1, .type = F64, .below = true, .optional = true, .fallback = 0.9},
