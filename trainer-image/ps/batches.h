@@ -12,6 +12,7 @@
 
 #include "common/report/report.h"
 #include "ps/ps.h"
+#include "ps/tables.h"
 
 /* Is this PUSH_BATCH header one that this plan can have? Called before a byte of its payload is read. */
 int batches_check(const struct batches *batches, const struct frame *frame, struct error *err);
@@ -19,5 +20,11 @@ int batches_check(const struct batches *batches, const struct frame *frame, stru
 /* `frame` has passed batches_check(). -1 without memory: nothing has changed. */
 int batches_push(struct batches *batches, const struct frame *frame, const struct payload *sum, enum taken *taken,
                  struct error *err);
+
+/* The same of PUSH_BATCH_ROWS: a table is to its shard what a chunk is. `rows` are all of the step's; they go back to
+ * the shard's tables, whatever comes of them. */
+int batches_check_rows(const struct batches *batches, const struct frame *frame, struct error *err);
+int batches_push_rows(struct batches *batches, const struct frame *frame, struct sparse *rows, enum taken *taken,
+                      struct error *err);
 
 #endif

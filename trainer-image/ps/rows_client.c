@@ -24,7 +24,8 @@ void rows_client_end(struct rows_client *client)
 
 bool rows_client_takes(const struct frame *frame)
 {
-    return frame->type == FRAME_GET_ROWS || frame->type == FRAME_PUSH_ROWS || frame->type == FRAME_LIST_ROWS;
+    return frame->type == FRAME_GET_ROWS || frame->type == FRAME_PUSH_ROWS || frame->type == FRAME_PUSH_BATCH_ROWS ||
+           frame->type == FRAME_LIST_ROWS;
 }
 
 static size_t row_bytes(const struct rows_client *client, uint32_t dim)
@@ -111,8 +112,10 @@ static int get(struct rows_client *client, const struct frame *frame, struct pay
     const struct table *table = tables_at(tables, number);
     if (tables_check_ids(tables, number, (const uint32_t *)(const void *)ids->data, frame->count, -1, err) < 0)
         return -1;
-    if (table_has(table, frame->step))
-        return answer(client, frame, ids, err);
+    struct frame newest = *frame;
+    newest.step = frame->step == WIRE_NEWEST ? table_version(table) : frame->step;
+    if (table_has(table, newest.step))
+        return answer(client, &newest, ids, err);
     if (frame->step < table_version(table))
         return 0; /* over: newer parameters say so */
     if (frame->step > table_version(table) + 1)
@@ -178,25 +181,50 @@ static void drop_part(struct rows_client *client)
     client->part = NULL;
 }
 
+static const char *name_of(const struct frame *frame)
+{
+    return frame->type == FRAME_PUSH_ROWS ? "PUSH_ROWS" : "PUSH_BATCH_ROWS";
+}
+
+/* Rows in the frames before. */
+static uint64_t rows_before(const struct frame *frame)
+{
+    return frame->type == FRAME_PUSH_ROWS ? frame->value.counter : (uint32_t)frame->value.counter;
+}
+
+static int check_plan(const struct rows_client *client, const struct frame *frame, struct error *err)
+{
+    bool is_batch = frame->type == FRAME_PUSH_BATCH_ROWS;
+    if (is_batch != (client->batches != NULL))
+        return error_set(err, "%s came to a shard whose plan has none (spec.sync.type)", name_of(frame));
+    return is_batch ? batches_check_rows(client->batches, frame, err)
+                    : tables_check_push(shard_tables(client->shard), frame, err);
+}
+
+/* Does the frame go on where the part stands? */
+static bool follows(const struct rows_client *client, const struct frame *frame)
+{
+    const struct frame *first = &client->first;
+    return frame->type == first->type && frame->step == first->step && frame->node == first->node &&
+           frame->offset == first->offset && frame->count == first->count &&
+           frame->value.counter == first->value.counter + client->part->count;
+}
+
 /* How many rows the frame brings, where it is the next of its node. */
 static int check_push(struct rows_client *client, const struct frame *frame, uint32_t *rows, struct error *err)
 {
-    struct tables *tables = shard_tables(client->shard);
-    if (tables_check_push(tables, frame, err) < 0)
+    if (check_plan(client, frame, err) < 0)
         return -1;
-    const struct frame *first = &client->first;
-    const bool begins = frame->value.counter == 0;
-    const size_t size = sizeof(uint32_t) + row_bytes(client, tables_dim(tables, (uint32_t)frame->offset));
+    const uint32_t dim = tables_dim(shard_tables(client->shard), (uint32_t)frame->offset);
+    const size_t size = sizeof(uint32_t) + row_bytes(client, dim);
+    const uint64_t before = rows_before(frame);
     *rows = (uint32_t)(frame->length / size);
-    if (begins == (client->part != NULL) ||
-        (!begins && (frame->step != first->step || frame->node != first->node || frame->offset != first->offset ||
-                     frame->count != first->count || frame->value.counter != client->part->count)))
-        return error_set(err, "PUSH_ROWS comes out of order: rows from %llu on of node %u",
-                         (unsigned long long)frame->value.counter, frame->node);
-    if (frame->length != *rows * size || *rows > frame->count - frame->value.counter ||
-        (*rows == 0) != (frame->count == 0))
-        return error_set(err, "PUSH_ROWS has %u bytes for rows from %llu on, of %u in all", frame->length,
-                         (unsigned long long)frame->value.counter, frame->count);
+    if (client->part == NULL ? before != 0 : !follows(client, frame))
+        return error_set(err, "%s comes out of order: rows from %llu on of node %u", name_of(frame),
+                         (unsigned long long)before, frame->node);
+    if (frame->length != *rows * size || *rows > frame->count - before || (*rows == 0) != (frame->count == 0))
+        return error_set(err, "%s has %u bytes for rows from %llu on, of %u in all", name_of(frame), frame->length,
+                         (unsigned long long)before, frame->count);
     return 0;
 }
 
@@ -213,15 +241,29 @@ static int push(struct rows_client *client, const struct frame *frame, struct er
     return 0;
 }
 
+static int push_batch(struct rows_client *client, struct error *err)
+{
+    struct frame answer = client->first;
+    enum taken taken;
+    if (batches_push_rows(client->batches, &client->first, move(client->part), &taken, err) < 0)
+        return -1;
+    answer.type = FRAME_TAKEN_ROWS;
+    answer.term = client->term;
+    answer.count = taken;
+    answer.value.counter = table_version(tables_at(shard_tables(client->shard), (uint32_t)answer.offset));
+    conn_send(client->conn, &answer, NULL);
+    return 0;
+}
+
 /* The frame's rows behind those that came before. */
 static int add_to_part(struct rows_client *client, const struct frame *frame, const unsigned char *payload,
                        struct error *err)
 {
     struct tables *tables = shard_tables(client->shard);
-    const uint32_t number = (uint32_t)frame->offset, dim = tables_dim(tables, number);
     uint32_t rows;
     if (check_push(client, frame, &rows, err) < 0)
         return -1;
+    const uint32_t number = (uint32_t)frame->offset, dim = tables_dim(tables, number);
     if (client->part == NULL) {
         client->part = tables_take(tables, number, frame->count);
         client->first = *frame;
@@ -242,7 +284,9 @@ static int add_to_part(struct rows_client *client, const struct frame *frame, co
             memcpy(out, ids + rows, (size_t)rows * dim * sizeof *out);
         part->count += rows;
     }
-    return part->count < frame->count ? 0 : push(client, frame, err);
+    if (part->count < frame->count)
+        return 0;
+    return frame->type == FRAME_PUSH_ROWS ? push(client, frame, err) : push_batch(client, err);
 }
 
 /* ---- Frames ---- */

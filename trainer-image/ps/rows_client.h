@@ -4,7 +4,7 @@
 #ifndef THOLE_PS_ROWS_CLIENT_H
 #define THOLE_PS_ROWS_CLIENT_H
 
-#include "ps/tables.h"
+#include "ps/batches.h"
 
 struct rows_request {
     struct frame frame;
@@ -15,10 +15,11 @@ struct rows_client {
     struct net *net;
     struct conn *conn;
     struct shard *shard;
+    struct batches *batches;  /* NULL, where gradients come by the step's tree */
     uint32_t term;            /* that answers carry */
     struct payload *incoming; /* of the frame under way */
 
-    struct sparse *part; /* of a node, as far as it has come; NULL: none is under way */
+    struct sparse *part; /* of a node, or of a task's step, as far as it has come; NULL: none is under way */
     struct frame first;  /* its first frame */
 
     struct rows_request *waiting; /* as they came */

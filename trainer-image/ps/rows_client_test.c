@@ -36,7 +36,8 @@ struct world {
     struct shard *shard;
     struct shard_server *server;
     char address[32];
-    uint64_t done;
+    struct batches *batches; /* NULL: by the step's tree */
+    uint64_t done;           /* steps, or tasks */
 };
 
 static struct net *new_net(uint64_t boot)
@@ -105,8 +106,28 @@ static struct world *world_start(enum plan_wire wire)
     return world;
 }
 
+static void task_done(void *arg, uint64_t task, double loss)
+{
+    struct world *world = arg;
+    (void)loss;
+    assert_int_equal(task, world->done);
+    world->done++;
+}
+
+/* From now on gradients are applied as they come. */
+static void world_apply_at_once(struct world *world)
+{
+    struct batches_hooks hooks = {.task_done = task_done, .arg = world};
+    struct error err = {0};
+    world->plan.sync = PLAN_ASYNCHRONOUS;
+    world->plan.max_staleness = 1;
+    assert_int_equal(batches_new(&world->batches, world->shard, &world->plan, 10, &hooks, &err), 0);
+    shard_server_set_batches(world->server, world->batches);
+}
+
 static void world_stop(struct world *world)
 {
+    batches_free(world->batches);
     shard_server_free(world->server);
     shard_free(world->shard);
     net_free(world->net);
@@ -228,7 +249,8 @@ static float gradient_of(uint32_t id)
     return (float)half;
 }
 
-static void send_part(struct world *world, struct user *user, struct frame frame, uint32_t first, uint32_t rows)
+static void send_part_as(struct world *world, struct user *user, uint8_t type, struct frame frame, uint32_t first,
+                         uint32_t rows)
 {
     const bool rounded = world->plan.wire == PLAN_BFLOAT16;
     struct payload *payload = payload_new(world->other, rows * (4 + (size_t)DIM * (rounded ? 2 : 4)));
@@ -243,9 +265,14 @@ static void send_part(struct world *world, struct user *user, struct frame frame
                 ((float *)(void *)(ids + rows))[(size_t)i * DIM + k] = value;
         }
     }
-    frame.type = FRAME_PUSH_ROWS;
+    frame.type = type;
     conn_send(user->conn, &frame, rows == 0 ? NULL : payload);
     payload_unref(world->other, payload);
+}
+
+static void send_part(struct world *world, struct user *user, struct frame frame, uint32_t first, uint32_t rows)
+{
+    send_part_as(world, user, FRAME_PUSH_ROWS, frame, first, rows);
 }
 
 /* `count` rows from 1 on as the whole part of a node, in as few frames as it takes. */
@@ -392,6 +419,62 @@ static void half_a_part_is_nothing(void **state)
     world_stop(world);
 }
 
+/* `count` rows from 1 on as the gradient of step 0 of a task, of rows of a version: what came of it. */
+static enum taken push_batch(struct world *world, struct user *user, uint64_t task, uint64_t version, uint32_t count)
+{
+    struct frame frame = {.step = task, .count = count};
+    uint32_t sent = 0;
+    do {
+        uint32_t rows = count - sent < FRAME_ROWS_MOST ? count - sent : FRAME_ROWS_MOST;
+        frame.value.counter = version << 32 | sent;
+        send_part_as(world, user, FRAME_PUSH_BATCH_ROWS, frame, id_at(1, sent), rows);
+        sent += rows;
+    } while (sent < count);
+    settle(world);
+    assert_int_equal(user->count, 1);
+    const struct frame answer = user->kept[0].frame;
+    assert_int_equal(answer.type, FRAME_TAKEN_ROWS);
+    assert_int_equal(answer.step, task);
+    assert_int_equal(answer.value.counter, table_version(tables_at(shard_tables(world->shard), 0)));
+    user_forget(user);
+    return (enum taken)answer.count;
+}
+
+static void gradients_of_tasks_are_applied_once(void **state)
+{
+    (void)state;
+    struct world *world = world_start(PLAN_FLOAT32);
+    world_apply_at_once(world);
+    struct user *user = user_new(world);
+    assert_int_equal(push_batch(world, user, 0, 0, 200), TAKEN_APPLIED);
+    assert_int_equal(push_batch(world, user, 0, 1, 200), TAKEN_DUPLICATE);
+    assert_int_equal(world->done, 0); /* the chunk's is missing */
+    struct payload *chunk = payload_new(world->other, 64);
+    memset(chunk->data, 0, 64);
+    conn_send(user->conn, &(struct frame){.type = FRAME_PUSH_BATCH}, chunk);
+    payload_unref(world->other, chunk);
+    settle(world);
+    assert_int_equal(world->done, 1);
+    user_forget(user);
+    assert_int_equal(push_batch(world, user, 0, 1, 200), TAKEN_TASK_OVER);
+
+    send_ids(world, user, (struct frame){.step = WIRE_NEWEST, .node = 5, .count = 130}, 101);
+    settle(world);
+    check_answer(world, &user->kept[0], 1, 5, 101, 130, 200);
+    user_forget(user);
+
+    assert_int_equal(push_batch(world, user, 1, 1, 200), TAKEN_APPLIED);
+    send_ids(world, user, (struct frame){.step = WIRE_NEWEST, .node = 6, .count = 130}, 101);
+    settle(world);
+    check_answer(world, &user->kept[0], 2, 6, 101, 130, 200);
+    user_forget(user);
+    assert_int_equal(push_batch(world, user, 2, 0, 3), TAKEN_STALE);
+    assert_int_equal(push_batch(world, user, 2, 1, 3), TAKEN_APPLIED); /* half the rate, but applied */
+    assert_int_equal(push_batch(world, user, 3, 3, 0), TAKEN_APPLIED);
+    user_free(world, user);
+    world_stop(world);
+}
+
 static void expect_refused(struct world *world, struct user *user, const char *sentence)
 {
     for (int i = 0; i < 1000 && !user->closed; i++)
@@ -411,6 +494,7 @@ static void what_breaks_the_rules_is_refused(void **state)
         const char *sentence;
     } pushes[] = {
         {{.node = 1, .count = 5, .offset = 1}, 1, 5, "PUSH_ROWS names table 1; the model has 1, from 0"},
+        {{.node = 1, .offset = UINT64_C(1) << 33}, 1, 0, "PUSH_ROWS names table 8589934592; the model has 1, from 0"},
         {{.node = 1, .count = 5, .step = 9}, 1, 5, "PUSH_ROWS names step 9; the job has 5, from 0"},
         {{.node = 1, .count = 5, .step = 1}, 1, 5, "PUSH_ROWS is of step 1, for which this shard has no parameters"},
         {{.node = 1, .count = 0, .step = 1}, 1, 0, "PUSH_ROWS is of step 1, for which this shard has no parameters"},
@@ -461,6 +545,29 @@ static void what_breaks_the_rules_is_refused(void **state)
     push_rows(world, user, 0, 1, 0);
     expect_refused(world, user, "PUSH is of term 0, this shard serves term 4");
     assert_int_equal(world->done, 0);
+
+    world_apply_at_once(world);
+    static const struct {
+        struct frame frame;
+        uint8_t type;
+        uint32_t rows;
+        const char *sentence;
+    } batches[] = {
+        {{.node = 1}, FRAME_PUSH_ROWS, 0, "PUSH_ROWS came to a shard whose plan has none (spec.sync.type)"},
+        {{.offset = 1}, FRAME_PUSH_BATCH_ROWS, 0, "PUSH_BATCH_ROWS names table 1; the model has 1, from 0"},
+        {{.value.counter = UINT64_C(1) << 32}, FRAME_PUSH_BATCH_ROWS, 0, "is of version 1 of table 0, and the newest"},
+        {{.count = 801}, FRAME_PUSH_BATCH_ROWS, 1, "PUSH_BATCH_ROWS brings 801 rows of table 0; a step can have 800"},
+        {{.step = 5}, FRAME_PUSH_BATCH_ROWS, 0, "names step 0 of task 5, which cannot have been leased"},
+        {{.node = 1}, FRAME_PUSH_BATCH_ROWS, 0, "names step 1 of task 0, which cannot have been leased"},
+        {{.count = 2, .value.counter = 1}, FRAME_PUSH_BATCH_ROWS, 1, "PUSH_BATCH_ROWS comes out of order: rows from 1"},
+    };
+    for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+        struct frame frame = batches[i].frame;
+        frame.term = 4;
+        user = user_new(world);
+        send_part_as(world, user, batches[i].type, frame, 1, batches[i].rows);
+        expect_refused(world, user, batches[i].sentence);
+    }
     world_stop(world);
 }
 
@@ -469,6 +576,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_go_out_and_gradients_in),
         cmocka_unit_test(half_a_part_is_nothing),
+        cmocka_unit_test(gradients_of_tasks_are_applied_once),
         cmocka_unit_test(what_breaks_the_rules_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

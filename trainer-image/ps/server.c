@@ -205,7 +205,8 @@ static int push_batch(struct client *client, const struct frame *frame, struct e
 
 static int take_rows(struct client *client, const struct frame *frame, struct error *err)
 {
-    if (frame->type == FRAME_PUSH_ROWS && check_term(client->server, frame, err) < 0)
+    bool pushes = frame->type == FRAME_PUSH_ROWS || frame->type == FRAME_PUSH_BATCH_ROWS;
+    if (pushes && check_term(client->server, frame, err) < 0)
         return -1;
     return rows_client_received(&client->rows, frame, err);
 }
@@ -254,6 +255,7 @@ void shard_server_accept(struct shard_server *server, struct conn *conn)
     client->conn = conn;
     rows_client_init(&client->rows, server->net, conn, server->shard);
     client->rows.term = server->term;
+    client->rows.batches = server->batches;
     client->next = server->clients;
     if (server->clients != NULL)
         server->clients->previous = client;
@@ -272,6 +274,8 @@ size_t shard_server_queued_most(const struct shard_server *server)
 void shard_server_set_batches(struct shard_server *server, struct batches *batches)
 {
     server->batches = batches;
+    for (struct client *client = server->clients; client != NULL; client = client->next)
+        client->rows.batches = batches;
 }
 
 void shard_server_set_term(struct shard_server *server, uint32_t term)

@@ -1,7 +1,6 @@
 #include "ps/tables.h"
 
 #include "model/embedding.h"
-#include "optimizer/optimizer.h"
 #include "ps/reduction.h"
 
 #include <stdlib.h>
@@ -274,6 +273,13 @@ static int apply(struct tables *tables, struct part *part, struct error *err)
         return -1;
     forget_step(tables, part);
     return 0;
+}
+
+int tables_update(struct tables *tables, uint32_t number, const struct sparse *rows, const struct optimizer_step *step,
+                  struct error *err)
+{
+    struct update update = {&tables->plan->training.optimizer, *step};
+    return table_apply(tables->parts[number].table, rows, update_row, &update, err);
 }
 
 static uint32_t crc_of(const struct sparse *rows)

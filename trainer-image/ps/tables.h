@@ -9,6 +9,7 @@
 #define THOLE_PS_TABLES_H
 
 #include "common/plan/schedule.h"
+#include "optimizer/optimizer.h"
 #include "ps/ps.h"
 #include "ps/table.h"
 
@@ -54,5 +55,9 @@ enum tables_result {
  * whatever the result; their ids have been checked. */
 enum tables_result tables_push(struct tables *tables, uint32_t number, uint32_t node, struct sparse *rows,
                                struct error *err);
+
+/* One step of the optimizer with a gradient of rows, at once: the types Asynchronous and Hogwild. -1 without memory. */
+int tables_update(struct tables *tables, uint32_t number, const struct sparse *rows, const struct optimizer_step *step,
+                  struct error *err);
 
 #endif

@@ -35,10 +35,12 @@
  *                                           gradient of one step of a task for one chunk. A SUBSCRIBE is answered by
  *                                           the newest PARAMS then, and by nothing later
  *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
- *                                           it is there
+ *                                           it is there; of the newest where WIRE_NEWEST is asked for
  *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
  *                                           as it takes, one after the other; one without payload where it has none
- *            w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame holds
+ *            w: PUSH_BATCH_ROWS …        s: TAKEN_ROWS, when all of a step's frames for a table are there: as
+ * PUSH_BATCH is to PUSH w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame
+ * holds
  *
  * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
  *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
@@ -156,13 +158,19 @@ enum frame_type {
     /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
     FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;
                              payload: ids, at most wire_rows_most() */
-    FRAME_ROWS = 53,      /* step, node, offset, count: as asked; payload: rows of floats */
+    FRAME_ROWS = 53,      /* step: version; node, offset, count: as asked; payload: rows of values */
     FRAME_PUSH_ROWS = 54, /* step; node: tree node; offset: table; count: rows of all its frames; value: rows of the
-                             frames before (u64); payload: ids, then rows of floats */
+                             frames before (u64); payload: ids, then rows of values */
     FRAME_LIST_ROWS = 55, /* step: version; offset: table; value: the least id (u64) */
     FRAME_LISTED = 56,    /* step, offset, value: as asked; count: rows, 0 where there are no more; payload: ids, then
-                             rows of floats */
+                             rows of values */
+    /* step: task; node: sequence; offset: table; count, payload: as PUSH_ROWS; value: its lower half the rows of the
+     * frames before, its upper half the version of the rows that it is of, modulo 2^32 */
+    FRAME_PUSH_BATCH_ROWS = 57,
+    FRAME_TAKEN_ROWS = 58, /* step, node, offset: as pushed; count: enum taken; value: version of the table (u64) */
 };
+
+#define WIRE_NEWEST UINT64_MAX /* as a version: whichever it is */
 
 /* What came of a PUSH_BATCH. */
 enum taken {

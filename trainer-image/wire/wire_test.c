@@ -206,6 +206,8 @@ static void dialogues_allow_what_the_header_says(void **state)
         {FRAME_GET_ROWS, DD},
         {FRAME_ROWS, DL},
         {FRAME_PUSH_ROWS, DD},
+        {FRAME_PUSH_BATCH_ROWS, DD},
+        {FRAME_TAKEN_ROWS, DL},
         {FRAME_LIST_ROWS, DD},
         {FRAME_LISTED, DL},
     };
