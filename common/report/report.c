@@ -245,12 +245,12 @@ static int decode_epoch(struct report_message *out, const cJSON *json, struct er
         read_u32(json, "parallelism", 0, REPORT_WORKERS_MOST, &epoch->parallelism, err) < 0 ||
         read_real(json, "durationSeconds", REQUIRED, 0, REAL_MOST, &epoch->duration_seconds, err) < 0)
         return -1;
-    epoch->validated = json_at(json, "accuracy") != NULL;
+    epoch->validated = json_at(json, "accuracy") != NULL || json_at(json, "validationLoss") != NULL;
     if (!epoch->validated)
         return 0;
     if (read_loss(json, "validationLoss", &epoch->validation_loss, err) < 0)
         return -1;
-    return read_real(json, "accuracy", REQUIRED, 0, 100, &epoch->accuracy, err);
+    return read_real(json, "accuracy", OPTIONAL, 0, 100, &epoch->accuracy, err);
 }
 
 static int read_model(const cJSON *json, struct report_model *model, struct error *err)

@@ -14,8 +14,10 @@
  *                {"type":"progress","term":1,"epoch":3,"step":1406,"steps":2345,"trainLoss":0.31,
  *                 "workers":2,"idleWorkers":0,"message":"…","sync":{…}}      at most one a second
  *                {"type":"epoch","term":1,"epoch":3,"trainLoss":…,"validationLoss":…,"accuracy":…,
- *                 "parallelism":2,"durationSeconds":2.9}                     accuracy is there if it was validated;
- *                                                                            a loss that is not finite is absent
+ *                 "parallelism":2,"durationSeconds":2.9}                     validationLoss or accuracy is there if it
+ *                                                                            was validated, and accuracy only with
+ *                                                                            classes; a loss that is not finite is
+ * absent
  *                {"type":"finished","term":1,"result":"Succeeded"|"Failed","reason":"CamelCase","message":"…",
  *                 "model":{"path":"…","sha256":"<64 hex>","bytes":…,"step":…},     model absent without an output
  *                 "sync":{"steps":4690,"duplicates":3,"stale":12,"staleness":[4000,600,90]}}
@@ -104,7 +106,8 @@ struct report_epoch {
     uint32_t term, epoch; /* from 1 */
     double train_loss;    /* NaN: it was not finite */
     bool validated;
-    double validation_loss, accuracy; /* loss NaN: it was not finite; percent; both 0 where not validated */
+    double validation_loss, accuracy; /* loss NaN: it was not finite; percent, NaN: there are no classes; both 0 where
+                                         not validated */
     uint32_t parallelism;
     double duration_seconds;
 };

@@ -34,6 +34,7 @@ static const char *const golden[] = {
     "\"accuracy\":88.41,\"parallelism\":2,\"durationSeconds\":2.9}",
     "{\"type\":\"epoch\",\"term\":1,\"epoch\":3,\"trainLoss\":0.1,\"parallelism\":2,\"durationSeconds\":2.9}",
     "{\"type\":\"epoch\",\"term\":1,\"epoch\":3,\"accuracy\":10,\"parallelism\":2,\"durationSeconds\":2.9}",
+    "{\"type\":\"epoch\",\"term\":1,\"epoch\":3,\"validationLoss\":0.25,\"parallelism\":2,\"durationSeconds\":2.9}",
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Succeeded\",\"reason\":\"Trained\",\"message\":\"done – 5 "
     "epochs\"," MODEL "}",
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Failed\",\"reason\":\"DataUnreadable\"}",

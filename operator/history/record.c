@@ -499,11 +499,12 @@ static int epoch_from_bson(struct report_epoch *out, const bson_t *document)
         return -1;
     out->train_loss = find_number(document, "train_loss", &found);
     out->duration_seconds = find_number(document, "duration_seconds", &found);
-    out->accuracy = find_number(document, "accuracy", &out->validated);
-    if (out->validated)
-        out->validation_loss = find_number(document, "validation_loss", &found);
-    else
-        out->accuracy = 0;
+    bool has_accuracy = false;
+    out->accuracy = find_number(document, "accuracy", &has_accuracy);
+    out->validation_loss = find_number(document, "validation_loss", &found);
+    out->validated = has_accuracy || found;
+    if (!out->validated)
+        out->accuracy = out->validation_loss = 0;
     return 0;
 }
 

@@ -145,8 +145,16 @@ static void a_document_survives_the_round_trip(void **state)
                                      .validation_loss = (double)NAN,
                                      .accuracy = 10,
                                      .parallelism = 0,
+                                     .duration_seconds = 1},
+                                    {.term = 2,
+                                     .epoch = 4,
+                                     .train_loss = 1,
+                                     .validated = true, /* of values: there is no accuracy */
+                                     .validation_loss = 0.5,
+                                     .accuracy = (double)NAN,
+                                     .parallelism = 1,
                                      .duration_seconds = 1}};
-    cleanup_record struct record *record = record_of(running_job, epochs, 3, true);
+    cleanup_record struct record *record = record_of(running_job, epochs, 4, true);
     bson_t document;
     record_to_bson(record, 7, 1000, &document);
     struct error err = {0};
@@ -156,7 +164,7 @@ static void a_document_survives_the_round_trip(void **state)
     assert_int_equal(revision, 7);
     assert_int_equal(read->term, 2);
     assert_true(read->final);
-    assert_int_equal(read->count, 3);
+    assert_int_equal(read->count, 4);
     assert_true(isnan(read->epochs[2].train_loss));
     /* An infinity becomes null: only in this are the two different. */
     record->epochs[2].train_loss = (double)NAN;

@@ -120,8 +120,10 @@ void coordinator_saved(struct coordinator *coordinator, const struct report_mode
         return;
     }
     int length = snprintf(sentence, sizeof sentence, "Trained all %u epochs", last->epoch);
-    if (last->validated)
+    if (last->validated && coordinator->plan->dataset.classes > 0)
         snprintf(sentence + length, sizeof sentence - (size_t)length, "; accuracy %.2f %%", last->accuracy);
+    else if (last->validated)
+        snprintf(sentence + length, sizeof sentence - (size_t)length, "; validation loss %.4g", last->validation_loss);
     finish(coordinator, true, "Completed", sentence);
 }
 

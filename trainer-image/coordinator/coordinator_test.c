@@ -14,7 +14,7 @@
 /* 10 samples in batches of 4: 3 steps an epoch, the last one short. 1200 test samples: 3 validation blocks. */
 static struct plan small_plan(uint32_t blocks, uint32_t shards)
 {
-    struct plan plan = {.blocks = blocks, .shards = shards};
+    struct plan plan = {.blocks = blocks, .shards = shards, .dataset.classes = 10};
     plan.training.epochs = 2;
     plan.training.batch_size = 4;
     plan.training.optimizer.learning_rate = 0.05;
@@ -427,6 +427,29 @@ static void test_validation_and_history(void **state)
     end(&world);
 }
 
+/* There is no accuracy where values are learned, in no place. */
+static void test_values_are_neither_right_nor_wrong(void **state)
+{
+    (void)state;
+    struct world world;
+    begin(&world, 8, 1);
+    world.plan.dataset.classes = 0;
+    world.plan.training.epochs = 1;
+    shard_joins(&world, 0);
+    join(&world, "a");
+    for (uint64_t step = 0; step < STEPS_PER_EPOCH; step++)
+        done(&world, 0, step);
+    for (uint32_t block = 0; block < 3; block++)
+        validated(&world, 0, 3, block, 0);
+    const struct report_epoch *entry = coordinator_history(world.coordinator, 0);
+    assert_true(entry->validated && isnan(entry->accuracy) && isfinite(entry->validation_loss));
+    coordinator_saved(world.coordinator, NULL, NULL);
+    char want[80];
+    snprintf(want, sizeof want, "Trained all 1 epochs; validation loss %.4g", entry->validation_loss);
+    assert_string_equal(coordinator_result(world.coordinator)->message, want);
+    end(&world);
+}
+
 static void test_the_end_comes_early_or_badly(void **state)
 {
     (void)state;
@@ -512,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_slow_steps_allow_longer_silence),
         cmocka_unit_test(test_a_coordinator_that_was_stopped_blames_nobody),
         cmocka_unit_test(test_validation_and_history),
+        cmocka_unit_test(test_values_are_neither_right_nor_wrong),
         cmocka_unit_test(test_the_end_comes_early_or_badly),
         cmocka_unit_test(test_members_have_a_cap),
     };

@@ -1,6 +1,7 @@
 /* One validation: its blocks go out by the handful, so that fast members take more of them, and come back as sums. */
 #include "coordinator/state.h"
 
+#include <math.h>
 #include <string.h>
 
 void validation_begin(struct coordinator *coordinator)
@@ -100,5 +101,7 @@ void validation_sum(const struct coordinator *coordinator, double *loss, double 
         correct += coordinator->validation.blocks[i].correct;
     }
     *loss = losses / (double)coordinator->test_samples;
-    *accuracy = 100.0 * (double)correct / (double)coordinator->test_samples;
+    /* Of values nothing is right or wrong. */
+    bool of_classes = coordinator->plan->dataset.classes > 0;
+    *accuracy = of_classes ? 100.0 * (double)correct / (double)coordinator->test_samples : (double)NAN;
 }
