@@ -8,7 +8,7 @@
 #define TRAINER_JOB_DIR    "/etc/thole/job" /* plan.json and token */
 #define TRAINER_DATA_DIR   "/data"
 #define TRAINER_OUTPUT_DIR "/output"
-#define TRAINER_START_DIR  "/start" /* with the model to begin from, where there is one */
+#define TRAINER_START_DIR  "/start" /* with the model to begin from, where there is one: model.safetensors */
 
 enum { OBJECT_NAME_SIZE = 64 };
 /* With the beginning of the job's UID in it: a job that is applied again under its name must not be given the plan and

@@ -512,6 +512,7 @@ static void models_to_begin_from_are_mounted(void **state)
             const cJSON *spec = json_at(deployment, "spec.template.spec");
             const cJSON *trainer = cJSON_GetArrayItem(json_at(spec, "containers"), 0);
             cJSON *json = cJSON_AddObjectToObject(roles, trainjob_role_name((enum trainjob_role)role));
+            cJSON_AddItemToObject(json, "args", cJSON_Duplicate(json_at(trainer, "args"), true));
             cJSON_AddItemToObject(json, "mount",
                                   cJSON_Duplicate(json_find(json_at(trainer, "volumeMounts"), "name", "start"), true));
             cJSON_AddItemToObject(json, "volume",
