@@ -12,6 +12,7 @@
 #include "common/plan/schedule.h"
 #include "data/data.h"
 #include "model/model.h"
+#include "optimizer/optimizer.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct bench {
     const struct plan *plan;
     struct dataset *data;
     struct model *model;
+    struct optimizer *optimizer;
     struct workspace *workspace;
     struct tree tree;
     struct schedule_step step;
@@ -70,12 +72,14 @@ static void train_epoch(struct bench *bench, const struct schedule *schedule, ui
     bench->order = permutation_of_epoch(schedule->samples, plan->training.seed, epoch);
     for (uint64_t i = 0; i < schedule->steps_per_epoch; i++) {
         bench->step = schedule_step(schedule, epoch * schedule->steps_per_epoch + i);
-        const struct sgd sgd = sgd_of(plan->training.optimizer.learning_rate, plan->training.optimizer.momentum,
-                                      plan->training.optimizer.weight_decay, bench->step.count);
+        const uint64_t number = epoch * schedule->steps_per_epoch + i;
+        const struct optimizer_step update =
+            optimizer_step(&plan->training.optimizer, schedule, number, number + 1, bench->step.count, 1);
+        float *const states[OPTIMIZER_STATES_MOST] = {bench->velocity};
         double loss = 0;
         tree_reduce(bench->tree, bench->step.count, TREE_ROOT, parameters, leaf, bench, bench->scratch, bench->sum,
                     &loss);
-        vector_sgd(&sgd, bench->params, bench->params, bench->velocity, bench->sum, parameters);
+        optimizer_apply(bench->optimizer, &update, 0, parameters, bench->params, bench->params, states, bench->sum);
         loss_sum += loss;
     }
     const double samples = (double)schedule->samples;
@@ -90,6 +94,7 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
 {
     cleanup_dataset struct dataset *data = NULL;
     cleanup_model struct model *model = NULL;
+    cleanup_optimizer struct optimizer *optimizer = NULL;
     cleanup_workspace struct workspace *workspace = NULL;
     const uint32_t most = plan->training.batch_size / plan->blocks + 1;
     if (dataset_open(&data, root, plan, DATASET_TRAIN, err) < 0)
@@ -98,6 +103,10 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
     const struct network_spec spec = {.zoo = zoo};
     const struct network_sample sample = {.shape = {shape[0], shape[1], shape[2]}, .classes = plan->dataset.classes};
     if (model_make(&model, &spec, &sample, err) < 0 || workspace_new(&workspace, model, most, err) < 0)
+        return -1;
+    const struct network *network = model_network(model);
+    if (optimizer_new(&optimizer, &plan->training.optimizer, network->tensors, network->tensor_count,
+                      network_chunk(network), err) < 0)
         return -1;
     const uint64_t parameters = model_parameters(model);
     const struct tree tree = tree_of(plan->blocks);
@@ -110,6 +119,7 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
         .plan = plan,
         .data = data,
         .model = model,
+        .optimizer = optimizer,
         .workspace = workspace,
         .tree = tree,
         .params = vectors,
