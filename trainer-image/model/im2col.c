@@ -6,71 +6,59 @@
 
 struct im2col im2col_of(const struct network_layer *layer)
 {
-    return (struct im2col){
+    struct im2col m = {
         .k = layer->kernel,
         .padding = layer->padding,
         .stride = layer->stride,
         .ci = layer->in.c,
         .h = layer->in.h,
         .w = layer->in.w,
-        .ph = layer->in.h + 2 * (size_t)layer->padding,
-        .pw = layer->in.w + 2 * (size_t)layer->padding,
         .oh = layer->out.h,
         .ow = layer->out.w,
-        .rows = (size_t)layer->in.c * layer->kernel * layer->kernel,
         .places = (size_t)layer->out.h * layer->out.w,
+        .padded = layer->in.h + 2 * (size_t)layer->padding,
+        .rows = (size_t)layer->in.c * layer->kernel * layer->kernel,
     };
+    m.phase = (m.padded + m.stride - 1) / m.stride;
+    m.step = m.stride * m.phase * m.ow;
+    m.shifted = m.ci * m.k * m.step;
+    return m;
 }
 
-/* The columns of a 1×1 kernel that steps by one are the input. */
-static bool is_plain(const struct im2col *m)
-{
-    return m->k == 1 && m->stride == 1 && m->padding == 0;
-}
+/* ---- Rows: short ones are what there is most of. Whole vectors, the last one overlapping ---- */
 
-static size_t padded_size(const struct im2col *m)
-{
-    return m->ci * m->ph * m->pw;
-}
+struct copy {
+    float *to;
+    const float *from;
+    size_t to_step, from_step; /* from row to row */
+    size_t rows, n;
+};
 
-static size_t shifted_size(const struct im2col *m)
-{
-    return m->ci * m->k * m->ph * m->ow;
-}
+#define COPY_ROWS(width)                                                                                               \
+    for (size_t i = 0; i < copy->rows; i++, to += copy->to_step, from += copy->from_step) {                            \
+        for (size_t j = 0; j + (width) <= n; j += (width))                                                             \
+            memcpy(to + j, from + j, (width) * sizeof *to);                                                            \
+        memcpy(to + n - (width), from + n - (width), (width) * sizeof *to);                                            \
+    }
 
-size_t im2col_scratch(const struct im2col *m)
+static inline __attribute__((always_inline)) void copy_rows(const struct copy *copy)
 {
-    return padded_size(m) + shifted_size(m) + m->rows * m->places;
-}
-
-/* Where the three steps' results lie in the scratch memory. */
-static float *shifted_in(const struct im2col *m, float *scratch)
-{
-    return scratch + padded_size(m);
-}
-
-static float *columns_in(const struct im2col *m, float *scratch)
-{
-    return scratch + padded_size(m) + shifted_size(m);
-}
-
-enum { ROW = 8 };
-
-/* Short rows are what there is most of: whole vectors, the last one overlapping. */
-static inline __attribute__((always_inline)) void copy_row(float *restrict to, const float *restrict from, size_t n)
-{
-    size_t j = 0;
-    for (; j + ROW <= n; j += ROW)
-        memcpy(to + j, from + j, ROW * sizeof *to);
-    if (j < n && n >= ROW)
-        memcpy(to + n - ROW, from + n - ROW, ROW * sizeof *to);
-    else
-        for (; j < n; j++)
-            to[j] = from[j];
+    float *restrict to = copy->to;
+    const float *restrict from = copy->from;
+    const size_t n = copy->n;
+    if (n >= 16)
+        COPY_ROWS(16)
+    else if (n >= 8)
+        COPY_ROWS(8)
+    else if (n >= 4)
+        COPY_ROWS(4)
+    else if (n > 0)
+        COPY_ROWS(1)
 }
 
 static inline __attribute__((always_inline)) void add_row(float *restrict to, const float *restrict from, size_t n)
 {
+    enum { ROW = 8 };
     size_t j = 0;
     for (; j + ROW <= n; j += ROW)
         for (size_t lane = 0; lane < ROW; lane++)
@@ -79,114 +67,123 @@ static inline __attribute__((always_inline)) void add_row(float *restrict to, co
         to[j] += from[j];
 }
 
-/* x [ci][h][w] into padded [ci][ph][pw]; returns what to read, which without padding is x itself. */
-VECTOR_CLONES static const float *pad(const struct im2col *m, const float *x, float *padded)
+/* ---- Shifting ---- */
+
+/* Which j of a row of shifted[c,v] lie in the input, and where the first of them is read. */
+struct inside {
+    size_t begin, end, from;
+};
+
+static struct inside inside_of(const struct im2col *m, size_t v)
 {
-    if (m->padding == 0)
-        return x;
-    memset(padded, 0, padded_size(m) * sizeof *padded);
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t i = 0; i < m->h; i++)
-            copy_row(padded + (c * m->ph + m->padding + i) * m->pw + m->padding, x + (c * m->h + i) * m->w, m->w);
-    return padded;
+    struct inside inside = {.begin = v < m->padding ? (m->padding - v + m->stride - 1) / m->stride : 0};
+    if (v < m->w + m->padding)
+        inside.end = (m->w + m->padding - v + m->stride - 1) / m->stride;
+    inside.end = inside.end < m->ow ? inside.end : m->ow;
+    inside.begin = inside.begin < inside.end ? inside.begin : inside.end;
+    inside.from = inside.begin < inside.end ? inside.begin * m->stride + v - m->padding : 0;
+    return inside;
 }
 
-VECTOR_CLONES static void shift(const struct im2col *m, const float *padded, float *shifted)
+static inline __attribute__((always_inline)) void zero_columns(float *to, size_t rows, size_t step, size_t begin,
+                                                               size_t end)
 {
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t v = 0; v < m->k; v++)
-            for (size_t row = 0; row < m->ph; row++, shifted += m->ow) {
-                const float *from = padded + (c * m->ph + row) * m->pw + v;
-                if (m->stride == 1)
-                    copy_row(shifted, from, m->ow);
-                else
-                    for (size_t j = 0; j < m->ow; j++)
-                        shifted[j] = from[j * m->stride];
-            }
+    for (size_t j = begin; j < end; j++)
+        for (size_t i = 0; i < rows; i++)
+            to[i * step + j] = 0;
 }
 
-VECTOR_CLONES static void stack(const struct im2col *m, const float *shifted, float *columns)
+/* One channel's rows for one v, where the kernel steps by one. */
+static inline __attribute__((always_inline)) void shift_plane(const struct im2col *m, const struct inside *inside,
+                                                              const float *x, float *to)
 {
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t u = 0; u < m->k; u++)
-            for (size_t v = 0; v < m->k; v++, columns += m->places) {
-                const float *from = shifted + ((c * m->k + v) * m->ph + u) * m->ow;
-                if (m->stride == 1)
-                    copy_row(columns, from, m->places);
-                else
-                    for (size_t i = 0; i < m->oh; i++)
-                        copy_row(columns + i * m->ow, from + i * m->stride * m->ow, m->ow);
-            }
+    const size_t n = inside->end - inside->begin;
+    memset(to, 0, m->padding * m->ow * sizeof *to);
+    to += m->padding * m->ow;
+    if (m->w == m->ow) /* one piece; what runs over the rows' ends is zeros below */
+        copy_rows(
+            &(struct copy){to + inside->begin, x + inside->from, 0, 0, 1, m->h * m->w - inside->begin - inside->from});
+    else
+        copy_rows(&(struct copy){to + inside->begin, x + inside->from, m->ow, m->w, m->h, n});
+    zero_columns(to, m->h, m->ow, 0, inside->begin);
+    zero_columns(to, m->h, m->ow, inside->end, m->ow);
+    memset(to + m->h * m->ow, 0, m->padding * m->ow * sizeof *to);
 }
 
-const float *im2col_columns(const struct im2col *m, const float *x, float *scratch)
+/* The same with wider steps: rows go to their phases. */
+static inline __attribute__((always_inline)) void shift_phases(const struct im2col *m, const struct inside *inside,
+                                                               const float *x, float *to)
 {
-    if (is_plain(m))
-        return x;
-    float *columns = columns_in(m, scratch);
-    shift(m, pad(m, x, scratch), shifted_in(m, scratch));
-    stack(m, shifted_in(m, scratch), columns);
-    return columns;
-}
-
-/* ---- The transposes of the three steps, for gradients: what was copied is added up ---- */
-
-VECTOR_CLONES static void unstack(const struct im2col *m, const float *columns, float *shifted)
-{
-    memset(shifted, 0, shifted_size(m) * sizeof *shifted);
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t u = 0; u < m->k; u++)
-            for (size_t v = 0; v < m->k; v++, columns += m->places) {
-                float *to = shifted + ((c * m->k + v) * m->ph + u) * m->ow;
-                if (m->stride == 1)
-                    add_row(to, columns, m->places);
-                else
-                    for (size_t i = 0; i < m->oh; i++)
-                        add_row(to + i * m->stride * m->ow, columns + i * m->ow, m->ow);
-            }
-}
-
-VECTOR_CLONES static void unshift(const struct im2col *m, const float *shifted, float *padded)
-{
-    memset(padded, 0, padded_size(m) * sizeof *padded);
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t v = 0; v < m->k; v++)
-            for (size_t row = 0; row < m->ph; row++, shifted += m->ow) {
-                float *to = padded + (c * m->ph + row) * m->pw + v;
-                if (m->stride == 1)
-                    add_row(to, shifted, m->ow);
-                else
-                    for (size_t j = 0; j < m->ow; j++)
-                        to[j * m->stride] += shifted[j];
-            }
-}
-
-VECTOR_CLONES static void unpad(const struct im2col *m, const float *padded, float *x, bool add)
-{
-    for (size_t c = 0; c < m->ci; c++)
-        for (size_t i = 0; i < m->h; i++) {
-            float *to = x + (c * m->h + i) * m->w;
-            const float *from = padded + (c * m->ph + m->padding + i) * m->pw + m->padding;
-            if (add)
-                add_row(to, from, m->w);
-            else
-                copy_row(to, from, m->w);
+    for (size_t row = 0; row < m->padded; row++) {
+        if (row % m->stride >= m->k)
+            continue; /* nobody reads these */
+        float *out = to + im2col_at(m, row);
+        if (row < m->padding || row >= m->padding + m->h) {
+            memset(out, 0, m->ow * sizeof *out);
+            continue;
         }
-}
-
-float *im2col_gradient(const struct im2col *m, float *scratch)
-{
-    return columns_in(m, scratch);
-}
-
-void im2col_sum(const struct im2col *m, float *scratch, float *dx, bool add)
-{
-    float *columns = columns_in(m, scratch);
-    if (is_plain(m)) {
-        unpad(m, columns, dx, add);
-        return;
+        const float *in = x + (row - m->padding) * m->w + inside->from;
+        zero_columns(out, 1, 0, 0, inside->begin);
+        for (size_t j = inside->begin; j < inside->end; j++)
+            out[j] = in[(j - inside->begin) * m->stride];
+        zero_columns(out, 1, 0, inside->end, m->ow);
     }
-    unstack(m, columns, shifted_in(m, scratch));
-    unshift(m, shifted_in(m, scratch), scratch);
-    unpad(m, scratch, dx, add);
+}
+
+VECTOR_CLONES void im2col_shift(const struct im2col *m, const float *x, float *shifted)
+{
+    for (size_t v = 0; v < m->k; v++) {
+        const struct inside inside = inside_of(m, v);
+        for (size_t c = 0; c < m->ci; c++) {
+            float *to = shifted + (c * m->k + v) * m->step;
+            if (m->stride == 1)
+                shift_plane(m, &inside, x + c * m->h * m->w, to);
+            else
+                shift_phases(m, &inside, x + c * m->h * m->w, to);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void unshift_row(const struct im2col *m, const struct inside *inside,
+                                                              const float *from, float *dx)
+{
+    const size_t n = inside->end - inside->begin;
+    if (m->stride == 1)
+        add_row(dx + inside->from, from + inside->begin, n);
+    else
+        for (size_t j = 0; j < n; j++)
+            dx[inside->from + j * m->stride] += from[inside->begin + j];
+}
+
+VECTOR_CLONES void im2col_unshift(const struct im2col *m, const float *shifted, float *dx)
+{
+    memset(dx, 0, m->ci * m->h * m->w * sizeof *dx);
+    for (size_t v = 0; v < m->k; v++) {
+        const struct inside inside = inside_of(m, v);
+        for (size_t c = 0; c < m->ci; c++)
+            for (size_t i = 0; i < m->h; i++)
+                if ((i + m->padding) % m->stride < m->k)
+                    unshift_row(m, &inside, shifted + (c * m->k + v) * m->step + im2col_at(m, i + m->padding),
+                                dx + (c * m->h + i) * m->w);
+    }
+}
+
+/* ---- Stacking ---- */
+
+VECTOR_CLONES void im2col_stack(const struct im2col *m, const float *shifted, float *columns)
+{
+    for (size_t c = 0; c < m->ci; c++)
+        for (size_t u = 0; u < m->k; u++)
+            for (size_t v = 0; v < m->k; v++, columns += m->places)
+                copy_rows(
+                    &(struct copy){columns, shifted + (c * m->k + v) * m->step + im2col_at(m, u), 0, 0, 1, m->places});
+}
+
+VECTOR_CLONES void im2col_unstack(const struct im2col *m, const float *columns, float *shifted)
+{
+    memset(shifted, 0, m->shifted * sizeof *shifted);
+    for (size_t c = 0; c < m->ci; c++)
+        for (size_t u = 0; u < m->k; u++)
+            for (size_t v = 0; v < m->k; v++, columns += m->places)
+                add_row(shifted + (c * m->k + v) * m->step + im2col_at(m, u), columns, m->places);
 }
