@@ -35,6 +35,8 @@ FAMILIES = {
     "process_open_fds": ("gauge", set()),
     "process_max_fds": ("gauge", set()),
     "thole_trainjobs": ("gauge", {"phase"}),
+    "thole_sync_steps": ("counter", set()),
+    "thole_sync_staleness": ("histogram", set()),
 }
 
 SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-zA-Z_]\w*="([^"\\\n]|\\["\\n])*",?)*\})? (\S+)$')

@@ -43,11 +43,14 @@ class Part:
 
 @dataclass
 class Script:
-    """What all coordinators do: so many epochs, with a pause after each; `slow` may make some of them wait longer."""
+    """What all coordinators do: so many epochs, with a pause after each; `slow` may make some of them wait longer.
+    `sync` is what the coordinator of an asynchronous training says of it; with `values` there are no classes."""
 
     epochs: int = 5
     pause: float = 0.0
     slow: Callable[[Part], float] = field(default=lambda part: 0.0)
+    sync: Object | None = None
+    values: bool = False
 
 
 def token_of(key: bytes, job_uid: str) -> bytes:
@@ -116,12 +119,12 @@ class Coordinator:
 
     async def _train(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         for number in range(self._acknowledged + 1, self._done + 1):
-            await socket.send_json(epoch_message(self.part, number))
+            await socket.send_json(self._epoch(number))
         while self._done < self.script.epochs:
             await socket.send_json(self._progress())
             await self._listen(socket, self.script.pause)
             self._done += 1
-            await socket.send_json(epoch_message(self.part, self._done))
+            await socket.send_json(self._epoch(self._done))
         await socket.send_json(self._finished())
         while (await self._hear(socket))["type"] != "ack-finished":
             pass
@@ -138,16 +141,23 @@ class Coordinator:
             if heard["type"] == "ack":
                 self._take_ack(heard)
 
+    def _epoch(self, number: int) -> Object:
+        message = epoch_message(self.part, number)
+        return {name: value for name, value in message.items() if not (self.script.values and name == "accuracy")}
+
+    def _sync(self) -> Object:
+        return {"sync": self.script.sync} if self.script.sync else {}
+
     def _progress(self) -> Object:
         return {"type": "progress", "term": 1, "epoch": self._done + 1, "step": 469 * self._done + 1,
-                "steps": 469 * self.script.epochs, "trainLoss": 0.5, "workers": 2, "idleWorkers": 0, "message": ""}
+                "steps": 469 * self.script.epochs, "trainLoss": 0.5, "workers": 2, "idleWorkers": 0, "message": "", **self._sync()}
 
     def _finished(self) -> Object:
         return {"type": "finished", "term": 1, "result": "Succeeded", "reason": "Trained",
                 "message": f"Trained {self.script.epochs} epochs",
                 "model": {"path": f"{self.part.namespace}/{self.part.job}/{self.part.job_uid}/model.safetensors",
                           "sha256": hashlib.sha256(self.part.job.encode()).hexdigest(), "bytes": 178110,
-                          "step": 469 * self.script.epochs}}
+                          "step": 469 * self.script.epochs}, **self._sync()}
 
 
 class Troupe:
