@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLIGHTS_MOST = 2 };
-
 static const uint64_t NONE = UINT64_MAX;
 
 enum part { PART_DONE, PART_TODO, PART_AWAITED };
@@ -38,8 +36,7 @@ struct leases {
     uint64_t queue[TASKS_OPEN_MOST];
     uint32_t queued;
     uint32_t sequence; /* of queue[0], the next that begins */
-    uint32_t flights_most;
-    struct flight flights[FLIGHTS_MOST];
+    struct flight flight;
 };
 
 int leases_new(struct leases **out, struct worker *worker, struct error *err)
@@ -51,7 +48,6 @@ int leases_new(struct leases **out, struct worker *worker, struct error *err)
     *out = leases; /* worker_free() frees what there is */
     leases->tasks = tasks_of(options->plan, dataset_samples(options->train));
     leases->wire = options->plan->wire;
-    leases->flights_most = options->plan->sync == PLAN_HOGWILD ? FLIGHTS_MOST : 1;
     if (layout_new(&leases->layout, model_network(options->model), options->plan->shards, err) < 0 ||
         batch_new(&leases->batch, options->plan, options->model, options->train, err) < 0)
         return -1;
@@ -59,12 +55,8 @@ int leases_new(struct leases **out, struct worker *worker, struct error *err)
     leases->values = aligned_alloc(64, (model_parameters(options->model) * sizeof(float) + 63) / 64 * 64);
     leases->versions = calloc(leases->chunks, sizeof *leases->versions);
     leases->began = calloc(leases->chunks, sizeof *leases->began);
-    bool failed = leases->values == NULL || leases->versions == NULL || leases->began == NULL;
-    for (uint32_t i = 0; i < FLIGHTS_MOST; i++) {
-        leases->flights[i].parts = calloc(leases->chunks, 1);
-        failed = failed || leases->flights[i].parts == NULL;
-    }
-    if (failed)
+    leases->flight.parts = calloc(leases->chunks, 1);
+    if (leases->values == NULL || leases->versions == NULL || leases->began == NULL || leases->flight.parts == NULL)
         return error_set(err, "make room for %llu parameters: no memory",
                          (unsigned long long)model_parameters(options->model));
     for (uint32_t i = 0; i < leases->chunks; i++)
@@ -76,8 +68,7 @@ void leases_free(struct leases *leases)
 {
     if (leases == NULL)
         return;
-    for (uint32_t i = 0; i < FLIGHTS_MOST; i++)
-        free(leases->flights[i].parts);
+    free(leases->flight.parts);
     layout_free(leases->layout);
     batch_free(leases->batch);
     free(leases->values);
@@ -122,8 +113,7 @@ void leases_forget(struct worker *worker, bool parameters_too)
     struct leases *leases = worker->leases;
     leases->queued = 0;
     leases->sequence = 0;
-    for (uint32_t i = 0; i < FLIGHTS_MOST; i++)
-        leases->flights[i].busy = false;
+    leases->flight.busy = false;
     if (!parameters_too)
         return;
     leases->known = 0;
@@ -133,9 +123,10 @@ void leases_forget(struct worker *worker, bool parameters_too)
 
 /* ---- parameters in, and what came of pushes ---- */
 
-static void end_if_answered(struct worker *worker, struct flight *flight)
+static void end_if_answered(struct worker *worker)
 {
     struct leases *leases = worker->leases;
+    struct flight *flight = &leases->flight;
     if (flight->awaited > 0 || flight->todo > 0)
         return;
     flight->busy = false;
@@ -146,38 +137,30 @@ static void end_if_answered(struct worker *worker, struct flight *flight)
 
 static void take_answer(struct worker *worker, const struct frame *frame, uint32_t chunk)
 {
-    struct leases *leases = worker->leases;
-    for (uint32_t i = 0; i < leases->flights_most; i++) {
-        struct flight *flight = &leases->flights[i];
-        /* Of a flight that was given up, or asked for again: the next answer will do. */
-        if (!flight->busy || flight->task != frame->step || flight->sequence != frame->node ||
-            flight->parts[chunk] != PART_AWAITED)
-            continue;
-        bool stale = frame->count == TAKEN_STALE;
-        flight->parts[chunk] = stale ? PART_TODO : PART_DONE;
-        flight->awaited--;
-        flight->todo += stale;
-        flight->over += frame->count == TAKEN_TASK_OVER;
-        end_if_answered(worker, flight);
+    struct flight *flight = &worker->leases->flight;
+    /* Of a step that was given up, or pushed again: the next answer will do. */
+    if (!flight->busy || flight->task != frame->step || flight->sequence != frame->node ||
+        flight->parts[chunk] != PART_AWAITED)
         return;
-    }
+    const bool stale = frame->count == TAKEN_STALE;
+    flight->parts[chunk] = stale ? PART_TODO : PART_DONE;
+    flight->awaited--;
+    flight->todo += stale;
+    flight->over += frame->count == TAKEN_TASK_OVER;
+    end_if_answered(worker);
 }
 
 void leases_link_ready(struct link *link)
 {
     struct leases *leases = link->worker->leases;
-    for (uint32_t i = 0; i < leases->flights_most; i++) {
-        struct flight *flight = &leases->flights[i];
-        if (!flight->busy)
+    struct flight *flight = &leases->flight;
+    const uint32_t *first = &leases->layout->first[link->shard];
+    for (uint32_t chunk = first[0]; flight->busy && chunk < first[1]; chunk++) {
+        if (flight->parts[chunk] != PART_AWAITED)
             continue;
-        for (uint32_t chunk = leases->layout->first[link->shard]; chunk < leases->layout->first[link->shard + 1];
-             chunk++) {
-            if (flight->parts[chunk] != PART_AWAITED)
-                continue;
-            flight->parts[chunk] = PART_TODO;
-            flight->awaited--;
-            flight->todo++;
-        }
+        flight->parts[chunk] = PART_TODO;
+        flight->awaited--;
+        flight->todo++;
     }
 }
 
@@ -229,9 +212,10 @@ static bool run_go_on(void *arg)
     return worker_is_wanted(run->worker, run->generation);
 }
 
-static bool push_part(struct worker *worker, struct flight *flight, uint32_t index, const float *sum, double loss)
+static bool push_part(struct worker *worker, uint32_t index, const float *sum, double loss)
 {
-    const struct leases *leases = worker->leases;
+    struct leases *leases = worker->leases;
+    struct flight *flight = &leases->flight;
     const struct chunk *chunk = &leases->layout->chunks[index];
     size_t bytes = (size_t)chunk->count * layout_value_bytes(leases->wire);
     struct payload *payload = payload_new(worker->options.net, bytes);
@@ -258,9 +242,10 @@ static bool push_part(struct worker *worker, struct flight *flight, uint32_t ind
     return true;
 }
 
-static void run_flight(struct worker *worker, struct flight *flight)
+static void run_flight(struct worker *worker)
 {
     struct leases *leases = worker->leases;
+    const struct flight *flight = &leases->flight;
     struct run run = {worker, worker->generation};
     double loss = 0;
     memcpy(leases->began, leases->versions, leases->chunks * sizeof *leases->began);
@@ -271,39 +256,35 @@ static void run_flight(struct worker *worker, struct flight *flight)
         return;
     for (uint32_t i = 0; i < leases->chunks; i++) {
         bool wanted = flight->parts[i] == PART_TODO && worker->links[leases->layout->chunks[i].shard].ready;
-        if (wanted && !push_part(worker, flight, i, sum, loss))
+        if (wanted && !push_part(worker, i, sum, loss))
             return;
     }
     net_flush(worker->options.net);
 }
 
-static struct flight *begin_flight(struct leases *leases, struct flight *flight)
+static void begin_flight(struct leases *leases)
 {
+    struct flight *flight = &leases->flight;
     *flight = (struct flight){.busy = true,
                               .task = leases->queue[0],
                               .sequence = leases->sequence,
                               .todo = leases->chunks,
                               .parts = flight->parts};
     memset(flight->parts, PART_TODO, leases->chunks);
-    if (++leases->sequence == tasks_steps(&leases->tasks, flight->task)) {
-        leases->sequence = 0;
-        leases->queued--;
-        memmove(leases->queue, leases->queue + 1, leases->queued * sizeof leases->queue[0]);
-    }
-    return flight;
+    if (++leases->sequence < tasks_steps(&leases->tasks, flight->task))
+        return;
+    leases->sequence = 0;
+    leases->queued--;
+    memmove(leases->queue, leases->queue + 1, leases->queued * sizeof leases->queue[0]);
 }
 
-/* What is to be pushed again, else the next step; NULL where there is none, or no place for one more. */
-static struct flight *next_flight(struct leases *leases)
+/* Is there something to be pushed, again or for the first time? */
+static bool must_run(struct leases *leases)
 {
-    struct flight *idle = NULL;
-    for (uint32_t i = 0; i < leases->flights_most; i++) {
-        struct flight *flight = &leases->flights[i];
-        if (flight->busy && flight->todo > 0)
-            return flight->awaited == 0 ? flight : NULL; /* else the newest parameters are on their way */
-        idle = flight->busy ? idle : flight;
-    }
-    return idle != NULL && leases->queued > 0 ? begin_flight(leases, idle) : NULL;
+    const struct flight *flight = &leases->flight;
+    if (!flight->busy && leases->queued > 0)
+        begin_flight(leases);
+    return flight->busy && flight->awaited == 0; /* else newer parameters are on their way */
 }
 
 static bool can_push(const struct worker *worker)
@@ -336,9 +317,8 @@ bool leases_compute(struct worker *worker)
 {
     if (!worker->joined || !can_push(worker))
         return false;
-    struct flight *flight = next_flight(worker->leases);
-    if (flight != NULL) {
-        run_flight(worker, flight);
+    if (must_run(worker->leases)) {
+        run_flight(worker);
         return true;
     }
     work_drop_over(&worker->work, NULL);

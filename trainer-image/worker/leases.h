@@ -2,9 +2,8 @@
  * folder.
  *
  * Parameters are held chunk by chunk, each in its own version. A step's gradient goes to all chunks; each answers with
- * its newest parameters and what came of the push. With Asynchronous the next step begins when all have answered, so
- * that it is computed from the newest there are; a chunk that says "stale" gets its part of the same step once more,
- * from newer ones. With Hogwild the next begins at once, and parameters change under it, chunk by chunk.
+ * its newest parameters and what came of the push, and the next step begins when all have: a second step on its way
+ * would only make both staler. A chunk that says "stale" gets its part of the same step once more, from newer ones.
  */
 #ifndef THOLE_WORKER_LEASES_H
 #define THOLE_WORKER_LEASES_H
