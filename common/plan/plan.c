@@ -155,11 +155,35 @@ int plan_network(struct network **out, const struct plan *plan, const struct net
     return network_build(out, &spec, sample, err);
 }
 
+int plan_check_tables(const struct plan *plan, struct error *err)
+{
+    const struct plan_optimizer *optimizer = &plan->training.optimizer;
+    if (optimizer->type == PLAN_LAMB)
+        return error_set(err, "spec.training.optimizer.type: LAMB needs the norm of every tensor, and the rows of an "
+                              "Embedding have none that all shards know; take AdamW");
+    if (optimizer->clip_norm > 0)
+        return error_set(err, "spec.training.optimizer.clip.norm: is of the whole gradient, and the rows of an "
+                              "Embedding have no norm that all shards know; take clip.value");
+    if (plan->sync == PLAN_KAVERAGE)
+        return error_set(err, "spec.sync.type: KAverage averages whole models, and of an Embedding a worker has only "
+                              "the rows of its own samples; take Synchronous, Asynchronous or Hogwild");
+    return 0;
+}
+
+static bool has_tables(const struct plan *plan)
+{
+    if (plan->model.zoo != NULL)
+        return strcmp(plan->model.zoo, "widedeep") == 0;
+    return plan->model.layers != NULL && strstr(plan->model.layers, "\"type\":\"Embedding\"") != NULL;
+}
+
 /* What cannot be built is said before anything starts, where the plan alone can tell. */
 static int check_network(const struct plan *plan, struct error *err)
 {
     struct network_sample sample;
     cleanup_network struct network *network = NULL;
+    if (has_tables(plan) && plan_check_tables(plan, err) < 0)
+        return -1;
     if (plan->model.start != NULL || !plan_sample(plan, &sample))
         return 0;
     return plan_network(&network, plan, &sample, err);

@@ -171,6 +171,10 @@ uint32_t plan_category_rows(const struct plan *plan);
 /* What the plan itself says of its samples; false where only the files tell their shape, which is zero then. */
 bool plan_sample(const struct plan *plan, struct network_sample *out);
 
+/* Can a model with embedding tables be trained so? Not with norms over everything, nor by averages of whole models. The
+ * compiler asks where it can tell that there are any; who knows the network asks then. */
+int plan_check_tables(const struct plan *plan, struct error *err);
+
 /* The network of the plan's zoo model or layers, for such samples. With model.start there is none of its own: it is the
  * file's. */
 int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err);

@@ -54,11 +54,8 @@ static int part_init(struct tables *tables, uint32_t number, uint32_t shard, str
 int tables_new(struct tables **out, const struct plan *plan, const struct network *network, uint32_t shard,
                uint64_t train_samples, struct error *err)
 {
-    if (network->table_count > 0 && optimizer_rounds(&plan->training.optimizer) > 0)
-        return error_set(err,
-                         "spec.training.optimizer: type LAMB and clip.norm need norms over all parameters, and rows of "
-                         "embedding tables (%s) have none; use clip.value, or another type",
-                         network->tables[0].name);
+    if (network->table_count > 0 && plan_check_tables(plan, err) < 0)
+        return -1;
     struct tables *tables = calloc(1, sizeof *tables + network->table_count * sizeof tables->parts[0]);
     if (tables == NULL)
         return error_set(err, "no memory for %u tables", network->table_count);

@@ -15,7 +15,7 @@
 
 struct tables;
 
-/* Network and plan are borrowed. An optimizer that takes norms of everything is refused where there are tables. */
+/* Network and plan are borrowed. What such a plan cannot have is refused. */
 int tables_new(struct tables **out, const struct plan *plan, const struct network *network, uint32_t shard,
                uint64_t train_samples, struct error *err);
 void tables_free(struct tables *tables);
