@@ -306,6 +306,73 @@ static void test_an_interrupt_ends_everything(void **state)
     bed_free(&bed);
 }
 
+static void test_a_job_starts_from_a_models_file(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    char first[SHA256_HEX_SIZE], alone[SHA256_HEX_SIZE], many[SHA256_HEX_SIZE], model[256];
+    snprintf(bed.output, sizeof bed.output, "%s/first", bed.folder);
+    bed_put_job(&bed, "resnet8", 1, 37, "0.05"); /* running statistics are part of a start, too */
+    train(&bed, "2", "1", first);
+
+    snprintf(bed.output, sizeof bed.output, "%s/out", bed.folder);
+    snprintf(model, sizeof model, "{file: {volume: {hostPath: {path: %s}}, path: first/model.safetensors}}",
+             bed.folder);
+    bed_put_model_job(&bed, model, 1, 37, "1e-30");
+    train(&bed, "1", "1", alone);
+    train(&bed, "3", "2", many);
+    assert_string_equal(alone, many);
+    bed_put_model_job(&bed, "{zoo: resnet8}", 1, 37, "1e-30");
+    train(&bed, "1", "1", many);
+    assert_string_not_equal(alone, many);
+
+    struct run run;
+    bed_put_model_job(&bed, model, 1, 37, "0.05");
+    snprintf(bed.output, sizeof bed.output, "%s/first", bed.folder);
+    start(&run, &bed, "1", "1");
+    finish(&run);
+    expect_failure(&run, "its model is what this job starts from, and would be overwritten");
+    buffer_free(&run.text);
+    bed_digest(&bed, many);
+    assert_string_equal(first, many);
+
+    snprintf(bed.output, sizeof bed.output, "%s/out", bed.folder);
+    char dataset[512];
+    int length = snprintf(dataset, sizeof dataset,
+                          "apiVersion: thole.dev/v1alpha1\nkind: Dataset\nmetadata: {name: quarters}\nspec:\n"
+                          "  format: IDX\n  source: {hostPath: {path: %s}}\n  train: {features: x, labels: y}\n"
+                          "  test: {features: tx, labels: ty}\n  classes: 5\n",
+                          bed.folder);
+    bed_put(&bed, "dataset.yaml", dataset, (size_t)length);
+    start(&run, &bed, "1", "1");
+    finish(&run);
+    expect_failure(&run, "thole-trainer local: spec.model: the model of file/first/model.safetensors takes samples of "
+                         "1×12×12 in 4 classes, but those of Dataset 'quarters' are 1×12×12 in 5");
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
+/* Before anything starts: by `local` itself, not by a process of the job. */
+static void test_a_layer_that_does_not_fit_is_said(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    bed_put_model_job(&bed,
+                      "{layers: [{name: pool1, type: MaxPool, kernel: 4}, {name: conv2, type: Conv2D, filters: 3, "
+                      "kernel: 5}, {name: flat, type: Flatten}, {name: fc, type: Dense}]}",
+                      1, 37, "0.05");
+    struct run run;
+    start(&run, &bed, "2", "2");
+    finish(&run);
+    expect_failure(&run,
+                   "thole-trainer local: layer conv2 (Conv2D): its 5×5 kernel does not fit its input of 1×3×3 from "
+                   "layer pool1");
+    buffer_free(&run.text);
+    bed_free(&bed);
+}
+
 static void test_what_goes_wrong_is_said(void **state)
 {
     (void)state;
@@ -353,6 +420,8 @@ int main(void)
         cmocka_unit_test(test_a_stopped_worker_is_not_waited_for),
         cmocka_unit_test(test_a_lost_parameter_server_ends_the_job),
         cmocka_unit_test(test_an_interrupt_ends_everything),
+        cmocka_unit_test(test_a_job_starts_from_a_models_file),
+        cmocka_unit_test(test_a_layer_that_does_not_fit_is_said),
         cmocka_unit_test(test_what_goes_wrong_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

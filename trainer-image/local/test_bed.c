@@ -61,13 +61,20 @@ void bed_put_dataset(const struct bed *bed, const char *features)
     bed_put(bed, "dataset.yaml", text, strlen(text));
 }
 
-void bed_put_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate)
+void bed_put_job(const struct bed *bed, const char *zoo, uint32_t epochs, uint32_t batch, const char *rate)
+{
+    char model[64];
+    snprintf(model, sizeof model, "{zoo: %s}", zoo);
+    bed_put_model_job(bed, model, epochs, batch, rate);
+}
+
+void bed_put_model_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate)
 {
     char text[1024];
     snprintf(
         text, sizeof text,
         "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: test}\nspec:\n"
-        "  datasetRef: {name: quarters}\n  model: {zoo: %s}\n"
+        "  datasetRef: {name: quarters}\n  model: %s\n"
         "  training: {epochs: %u, batchSize: %u, seed: 5, optimizer: {type: SGD, learningRate: %s, momentum: 0.9}}\n",
         model, epochs, batch, rate);
     bed_put(bed, "job.yaml", text, strlen(text));

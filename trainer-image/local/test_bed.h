@@ -16,7 +16,9 @@ void bed_put(const struct bed *bed, const char *name, const void *data, size_t l
 /* Images of 12×12 in four classes that are easily told apart. */
 void bed_put_samples(const struct bed *bed, const char *images, const char *labels, uint32_t samples);
 void bed_put_dataset(const struct bed *bed, const char *features);
-void bed_put_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate);
+void bed_put_job(const struct bed *bed, const char *zoo, uint32_t epochs, uint32_t batch, const char *rate);
+/* The same with spec.model as it stands in YAML. */
+void bed_put_model_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate);
 void bed_digest(const struct bed *bed, char out[SHA256_HEX_SIZE]); /* of the model that is in `output` */
 
 enum { BED_SIDE = 12, BED_TRAIN = 301, BED_TEST = 120 };
