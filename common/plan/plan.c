@@ -172,8 +172,8 @@ int plan_check_tables(const struct plan *plan, struct error *err)
 
 static bool has_tables(const struct plan *plan)
 {
-    if (plan->model.zoo != NULL)
-        return strcmp(plan->model.zoo, "widedeep") == 0;
+    if (plan->model.zoo != NULL) /* one that cannot take categories is refused for that */
+        return plan->dataset.csv.categorical_count > 0 || strcmp(plan->model.zoo, "widedeep") == 0;
     return plan->model.layers != NULL && strstr(plan->model.layers, "\"type\":\"Embedding\"") != NULL;
 }
 
