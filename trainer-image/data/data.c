@@ -1,33 +1,37 @@
 #include "data/data.h"
 
-#include "data/idx.h"
+#include "data/augment.h"
+#include "data/content.h"
+#include "data/files.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/openat2.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+#include <sys/mman.h>
 
-enum { BYTE_VALUES = 256 };
+enum { BYTE_VALUES = 256, CACHE_LINE = 64 };
+
+/* Mappings up to this are asked for as a whole when they are opened; of larger ones only what the next step needs. */
+#define READ_AHEAD_WHOLE (UINT64_C(256) << 20)
 
 struct dataset {
-    uint64_t samples;
-    uint32_t shape[3];
+    struct content content;
+    uint64_t first, samples;      /* the part of the content that this is */
     uint64_t plane;               /* H·W */
-    uint8_t *features;            /* [samples][C][H][W] */
-    uint8_t *labels;              /* [samples] */
-    float (*values)[BYTE_VALUES]; /* [C]: what each byte means */
+    uint64_t size;                /* C·H·W */
+    struct normalisation *by;     /* [C] */
+    float *zero;                  /* [C]: what 0 means */
+    float (*values)[BYTE_VALUES]; /* [C]: what each byte means; NULL: elements are no bytes */
+    struct augment augment;
+    bool piecemeal; /* dataset_prefetch() has something to do */
 };
 
 void dataset_free(struct dataset *dataset)
 {
     if (dataset == NULL)
         return;
-    free(dataset->features);
-    free(dataset->labels);
+    content_free(&dataset->content);
+    free(dataset->by);
+    free(dataset->zero);
     free(dataset->values);
     free(dataset);
 }
@@ -39,228 +43,284 @@ uint64_t dataset_samples(const struct dataset *dataset)
 
 const uint32_t *dataset_shape(const struct dataset *dataset)
 {
-    return dataset->shape;
+    return dataset->content.shape;
 }
 
 /* ---- Opening ---- */
 
-enum { OPEN_FLAGS = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK }; /* a FIFO must not block before it is refused */
-
-/* For kernels and sandboxes without openat2: step by step, and without any symbolic link. */
-static int open_by_steps(int root, const char *path)
+static int read_content(struct content *out, const char *root, const struct plan *plan, enum dataset_part part,
+                        enum content_depth depth, struct error *err)
 {
-    cleanup_free char *rest = strdup(path);
-    cleanup_fd int at = dup(root);
-    if (rest == NULL || at < 0)
+    static content_function *const formats[] = {
+        [PLAN_FORMAT_IDX] = idx_content,
+        [PLAN_FORMAT_NPY] = npy_content,
+        [PLAN_FORMAT_CSV] = csv_content,
+        [PLAN_FORMAT_LIBSVM] = libsvm_content,
+    };
+    const struct plan_split *train = &plan->dataset.train;
+    const bool other = part == DATASET_TEST && plan->dataset.test.features != NULL;
+    const struct plan_split *split = other ? &plan->dataset.test : train;
+    cleanup_fd int root_fd = files_open_root(root, err);
+    if (root_fd < 0)
         return -1;
-    char *place = NULL;
-    for (char *step = strtok_r(rest, "/", &place); step != NULL;) {
-        char *next = strtok_r(NULL, "/", &place);
-        if (strcmp(step, "..") == 0 || path[0] == '/') {
-            errno = EXDEV;
-            return -1;
-        }
-        int fd = openat(at, step, OPEN_FLAGS | O_NOFOLLOW | (next == NULL ? 0 : O_DIRECTORY));
-        if (fd < 0)
-            return -1;
-        close(at);
-        at = fd;
-        step = next;
+    cleanup_fd int features = files_open_below(root_fd, root, split->features, err);
+    if (features < 0)
+        return -1;
+    cleanup_fd int labels = split->labels == NULL ? -1 : files_open_below(root_fd, root, split->labels, err);
+    cleanup_fd int first = other ? files_open_below(root_fd, root, train->features, err) : -1;
+    if ((split->labels != NULL && labels < 0) || (other && first < 0))
+        return -1;
+    const struct content_files files = {plan, features, labels, split->features, split->labels, first, train->features};
+    return formats[plan->dataset.format](out, &files, depth, err);
+}
+
+/* Which of the files' samples are the part: all, or without test files what dataset_held_back() says. */
+static int find_part(const struct plan *plan, enum dataset_part part, uint64_t samples, uint64_t *first,
+                     uint64_t *count, struct error *err)
+{
+    *first = 0;
+    *count = samples;
+    if (plan->dataset.test.features != NULL)
+        return 0;
+    const uint64_t held_back = dataset_held_back(plan, samples);
+    if (held_back == 0 && part == DATASET_TEST)
+        return error_set(err, "the Dataset has no test files, and spec.training.validationSplit is 0: set one of them");
+    if (held_back == samples)
+        return error_set(err,
+                         "data set file '%s' has one sample, and spec.training.validationSplit needs one to train "
+                         "and one to validate",
+                         plan->dataset.train.features);
+    *first = part == DATASET_TEST ? samples - held_back : 0;
+    *count = part == DATASET_TEST ? held_back : samples - held_back;
+    return 0;
+}
+
+uint64_t dataset_held_back(const struct plan *plan, uint64_t samples)
+{
+    const double split = plan->training.validation_split;
+    if (plan->dataset.test.features != NULL || split == 0)
+        return 0;
+    const uint64_t part = (uint64_t)((double)samples * split);
+    return part == 0 ? 1 : part;
+}
+
+/* Lets go of the samples of other parts. */
+static void keep_part(struct dataset *dataset)
+{
+    struct content *content = &dataset->content;
+    const uint64_t begin = dataset->first, end = begin + dataset->samples;
+    if (content->features.region.base != NULL) {
+        const uint64_t width = content->features.size / content->samples;
+        const uint64_t header = (uint64_t)(content->features.data - content->features.region.base);
+        region_keep(&content->features.region, header + begin * width, header + end * width);
     }
-    return move_fd(&at);
-}
-
-static int open_beneath(int root, const char *path)
-{
-    struct open_how how = {.flags = OPEN_FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-    int fd;
-    do
-        fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-    while (fd < 0 && (errno == EINTR || errno == EAGAIN));
-    return fd < 0 && (errno == ENOSYS || errno == EPERM) ? open_by_steps(root, path) : fd;
-}
-
-/* Opens a regular file below the directory `root`; neither ".." nor a symbolic link leads out of it. */
-static int open_below(int root, const char *root_path, const char *path, struct error *err)
-{
-    cleanup_fd int fd = open_beneath(root, path);
-    struct stat status;
-    if (fd < 0 && errno == EXDEV)
-        return error_set(err, "data set file '%s' lies outside '%s', the root of the data set's source", path,
-                         root_path);
-    if (fd < 0 && errno == ENOENT)
-        return error_set(err, "data set file '%s' does not exist below '%s', the root of the data set's source", path,
-                         root_path);
-    if (fd < 0)
-        return error_errno(err, "open data set file '%s' below '%s'", path, root_path);
-    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
-        return error_set(err, "data set file '%s' below '%s' is no regular file", path, root_path);
-    return move_fd(&fd);
-}
-
-static int read_file(struct idx *out, int root, const char *root_path, const char *path, uint32_t rank_least,
-                     uint32_t rank_most, uint64_t bytes_most, struct error *err)
-{
-    cleanup_fd int fd = open_below(root, root_path, path, err);
-    if (fd < 0)
-        return -1;
-    return idx_read(out, fd, path, rank_least, rank_most, bytes_most, err);
-}
-
-/* The shape of one sample: dimensions that the file does not have are 1. */
-static void shape_of(const struct idx *features, uint32_t shape[3])
-{
-    for (int i = 0; i < 3; i++)
-        shape[i] = 1;
-    for (uint32_t i = 1; i < features->rank; i++)
-        shape[3 - features->rank + i] = features->dims[i];
-}
-
-static int take_features(struct dataset *dataset, struct idx *features, const struct plan *plan, const char *path,
-                         struct error *err)
-{
-    dataset->features = features->data; /* owned from here, whatever is found wrong */
-    dataset->samples = features->dims[0];
-    shape_of(features, dataset->shape);
-    const uint32_t *have = dataset->shape;
-    const uint32_t *want = plan->dataset.shape;
-    dataset->plane = (uint64_t)have[1] * have[2];
-    if (dataset->samples > DATASET_SAMPLES_MOST)
-        return error_set(err, "data set file '%s' has %" PRIu64 " samples; at most %d are read", path, dataset->samples,
-                         DATASET_SAMPLES_MOST);
-    if (plan->dataset.has_shape && memcmp(have, want, sizeof dataset->shape) != 0)
-        return error_set(err,
-                         "data set file '%s' has samples of shape %" PRIu32 "×%" PRIu32 "×%" PRIu32
-                         ", but the Dataset's spec.shape says %" PRIu32 "×%" PRIu32 "×%" PRIu32,
-                         path, have[0], have[1], have[2], want[0], want[1], want[2]);
-    if (plan->dataset.channels != 1 && plan->dataset.channels != have[0])
-        return error_set(err,
-                         "the Dataset's spec.normalize has mean and std for %" PRIu32
-                         " channels, and data set file '%s' has samples of %" PRIu32,
-                         plan->dataset.channels, path, have[0]);
-    return 0;
-}
-
-static int check_labels(const struct dataset *dataset, const struct idx *labels, const struct plan_split *split,
-                        struct error *err)
-{
-    if (labels->dims[0] != dataset->samples)
-        return error_set(err,
-                         "data set file '%s' has %" PRIu32 " labels, and '%s' has %" PRIu64
-                         " samples: they do not belong together",
-                         split->labels, labels->dims[0], split->features, dataset->samples);
-    return 0;
-}
-
-static int take_labels(struct dataset *dataset, struct idx *labels, const struct plan *plan,
-                       const struct plan_split *split, struct error *err)
-{
-    dataset->labels = labels->data;
-    if (check_labels(dataset, labels, split, err) < 0)
-        return -1;
-    for (uint64_t i = 0; i < dataset->samples; i++)
-        if (dataset->labels[i] >= plan->dataset.classes)
-            return error_set(err,
-                             "data set file '%s': label %u of sample %" PRIu64 " is not below the Dataset's "
-                             "spec.classes, %" PRIu32,
-                             split->labels, dataset->labels[i], i, plan->dataset.classes);
-    return 0;
+    const uint64_t row = dataset->size * sizeof(float);
+    region_keep(&content->rows, begin * row, end * row);
+    region_keep(&content->targets, begin * sizeof(float), end * sizeof(float));
+    if (content->offsets.base != NULL) {
+        const uint64_t *offsets = (const uint64_t *)(void *)content->offsets.base;
+        const uint64_t entry = sizeof(struct sparse_entry);
+        region_keep(&content->entries, offsets[begin] * entry, offsets[end] * entry);
+        region_keep(&content->offsets, begin * sizeof *offsets, (end + 1) * sizeof *offsets);
+    }
 }
 
 static int make_values(struct dataset *dataset, const struct plan *plan, struct error *err)
 {
-    dataset->values = calloc(dataset->shape[0], sizeof dataset->values[0]);
-    if (dataset->values == NULL)
-        return error_set(err, "out of memory for normalising %" PRIu32 " channels", dataset->shape[0]);
-    for (uint32_t c = 0; c < dataset->shape[0]; c++) {
-        uint32_t entry = plan->dataset.channels == 1 ? 0 : c;
-        for (int byte = 0; byte < BYTE_VALUES; byte++)
-            dataset->values[c][byte] =
-                (float)((byte * plan->dataset.scale - plan->dataset.mean[entry]) / plan->dataset.std[entry]);
+    const uint32_t channels = dataset->content.shape[0];
+    const enum element element = dataset->content.features.element;
+    const bool bytes = dataset->content.features.data != NULL && element_size(element) == 1;
+    dataset->by = calloc(channels, sizeof *dataset->by);
+    dataset->zero = calloc(channels, sizeof *dataset->zero);
+    dataset->values = bytes ? calloc(channels, sizeof *dataset->values) : NULL;
+    if (dataset->by == NULL || dataset->zero == NULL || (bytes && dataset->values == NULL))
+        return error_set(err, "out of memory for normalising %" PRIu32 " channels", channels);
+    const uint32_t numeric = channels - plan->dataset.csv.categorical_count;
+    for (uint32_t c = 0; c < numeric; c++) {
+        const struct normalisation by = dataset->by[c] = content_normalisation(plan, c);
+        dataset->zero[c] = normalised(by, 0);
+        for (int byte = 0; bytes && byte < BYTE_VALUES; byte++)
+            dataset->values[c][byte] = normalised(by, element == ELEMENT_I8 ? (int8_t)byte : byte);
     }
     return 0;
+}
+
+static void read_ahead(struct dataset *dataset)
+{
+    const struct array *features = &dataset->content.features;
+    if (!features->mapped)
+        return;
+    /* The order of samples is no order in the file: what lies beside a sample is of no use, but for the whole. */
+    dataset->piecemeal = features->region.length > READ_AHEAD_WHOLE;
+    madvise(features->region.base, features->region.length, dataset->piecemeal ? MADV_RANDOM : MADV_WILLNEED);
 }
 
 int dataset_open(struct dataset **out, const char *root, const struct plan *plan, enum dataset_part part,
                  struct error *err)
 {
-    const struct plan_split *split = part == DATASET_TRAIN ? &plan->dataset.train : &plan->dataset.test;
-    cleanup_fd int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root_fd < 0)
-        return error_errno(err, "open '%s', the root of the data set's source", root);
     cleanup_dataset struct dataset *dataset = calloc(1, sizeof *dataset);
     if (dataset == NULL)
         return error_set(err, "out of memory for the data set");
-
-    struct idx features = {0};
-    struct idx labels = {0};
-    if (read_file(&features, root_fd, root, split->features, 2, IDX_RANK_MOST, DATASET_BYTES_MOST, err) < 0 ||
-        take_features(dataset, &features, plan, split->features, err) < 0 ||
-        read_file(&labels, root_fd, root, split->labels, 1, 1, DATASET_SAMPLES_MOST, err) < 0 ||
-        take_labels(dataset, &labels, plan, split, err) < 0 || make_values(dataset, plan, err) < 0)
+    struct content *content = &dataset->content;
+    if (read_content(content, root, plan, part, CONTENT_READ, err) < 0 ||
+        find_part(plan, part, content->samples, &dataset->first, &dataset->samples, err) < 0)
         return -1;
+    dataset->plane = (uint64_t)content->shape[1] * content->shape[2];
+    dataset->size = content->shape[0] * dataset->plane;
+    if (part == DATASET_TRAIN)
+        dataset->augment = (struct augment){plan->training.flip_horizontal, plan->training.crop_padding};
+    if (make_values(dataset, plan, err) < 0)
+        return -1;
+    keep_part(dataset);
+    read_ahead(dataset);
     *out = move(dataset);
     return 0;
-}
-
-static int read_header_of(struct idx *out, int root, const char *root_path, const char *path, uint32_t rank_least,
-                          uint32_t rank_most, uint64_t bytes_most, struct error *err)
-{
-    cleanup_fd int fd = open_below(root, root_path, path, err);
-    if (fd < 0)
-        return -1;
-    return idx_read_header(out, fd, path, rank_least, rank_most, bytes_most, err);
 }
 
 int dataset_describe(struct dataset_description *out, const char *root, const struct plan *plan, enum dataset_part part,
                      struct error *err)
 {
-    const struct plan_split *split = part == DATASET_TRAIN ? &plan->dataset.train : &plan->dataset.test;
-    cleanup_fd int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root_fd < 0)
-        return error_errno(err, "open '%s', the root of the data set's source", root);
-    struct dataset dataset = {0};
-    struct idx features;
-    struct idx labels;
-    if (read_header_of(&features, root_fd, root, split->features, 2, IDX_RANK_MOST, DATASET_BYTES_MOST, err) < 0 ||
-        take_features(&dataset, &features, plan, split->features, err) < 0 ||
-        read_header_of(&labels, root_fd, root, split->labels, 1, 1, DATASET_SAMPLES_MOST, err) < 0 ||
-        check_labels(&dataset, &labels, split, err) < 0)
+    cleanup_content struct content content = {0};
+    uint64_t first;
+    if (read_content(&content, root, plan, part, CONTENT_DESCRIBED, err) < 0 ||
+        find_part(plan, part, content.samples, &first, &out->samples, err) < 0)
         return -1;
-    out->samples = dataset.samples;
-    memcpy(out->shape, dataset.shape, sizeof out->shape);
+    memcpy(out->shape, content.shape, sizeof out->shape);
     return 0;
+}
+
+struct network_sample dataset_sample(const struct plan *plan, const uint32_t shape[3])
+{
+    return (struct network_sample){
+        .shape = {shape[0], shape[1], shape[2]},
+        .categories = plan->dataset.csv.categorical_count,
+        .rows = plan_category_rows(plan),
+        .classes = plan->dataset.classes,
+    };
 }
 
 /* ---- Fetching ---- */
 
-/* The sample at a position of the order, on its way into the caches: a permutation leads to places that nothing else
- * has read lately. */
+/* The content's sample at a position of the order, on its way into the caches: a permutation leads to places that
+ * nothing else has read lately. */
 static uint64_t sample_at(const struct dataset *dataset, const struct permutation *order, uint64_t position)
 {
-    enum { LINE = 64 };
-    const uint64_t sample = order == NULL ? position : permutation_at(order, position);
-    const uint64_t size = dataset->shape[0] * dataset->plane;
-    for (uint64_t at = 0; at < size && at < (uint64_t)32 * LINE; at += LINE)
-        __builtin_prefetch(dataset->features + sample * size + at);
+    enum { LINES = 32 };
+    const struct content *content = &dataset->content;
+    const uint64_t sample = dataset->first + (order == NULL ? position : permutation_at(order, position));
+    const uint8_t *data = content->features.data;
+    uint64_t width = dataset->size * (data == NULL ? sizeof(float) : element_size(content->features.element));
+    if (data == NULL)
+        data = content->rows.base;
+    for (uint64_t at = 0; data != NULL && at < width && at < (uint64_t)LINES * CACHE_LINE; at += CACHE_LINE)
+        __builtin_prefetch(data + sample * width + at);
     return sample;
+}
+
+/* `n` elements of the sample, of one channel, from element `at` on: of arrays. */
+static void fetch_elements(const struct dataset *dataset, uint64_t sample, uint32_t c, uint64_t at, uint64_t n,
+                           float *x)
+{
+    const struct array *features = &dataset->content.features;
+    const uint64_t begin = sample * dataset->size + at;
+    if (dataset->values == NULL) {
+        const struct normalisation by = dataset->by[c];
+        array_normalise(features, begin, n, by.scale, by.mean, by.std, x);
+        return;
+    }
+    const float *values = dataset->values[c];
+    const uint8_t *bytes = features->data + begin;
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = values[bytes[i]];
+}
+
+static void fetch_sparse(const struct dataset *dataset, uint64_t sample, float *x)
+{
+    const uint64_t *offsets = (const uint64_t *)(void *)dataset->content.offsets.base;
+    const struct sparse_entry *entries = (const struct sparse_entry *)(void *)dataset->content.entries.base;
+    for (uint64_t c = 0; c < dataset->content.shape[0]; c++)
+        for (uint64_t i = 0; i < dataset->plane; i++)
+            x[c * dataset->plane + i] = dataset->zero[c];
+    for (uint64_t i = offsets[sample]; i < offsets[sample + 1]; i++)
+        x[entries[i].place] = entries[i].value;
+}
+
+static void fetch_one(const struct dataset *dataset, uint64_t sample, float *x)
+{
+    const struct content *content = &dataset->content;
+    if (content->features.data != NULL)
+        for (uint32_t c = 0; c < content->shape[0]; c++)
+            fetch_elements(dataset, sample, c, c * dataset->plane, dataset->plane, x + c * dataset->plane);
+    else if (content->rows.base != NULL)
+        memcpy(x, content->rows.base + sample * dataset->size * sizeof *x, dataset->size * sizeof *x);
+    else
+        fetch_sparse(dataset, sample, x);
 }
 
 void dataset_fetch(const struct dataset *dataset, const struct permutation *order, uint64_t first, uint32_t n, float *x,
                    float *targets)
 {
-    const uint64_t size = dataset->shape[0] * dataset->plane;
+    const float *labels = (const float *)(void *)dataset->content.targets.base;
+    const bool augmented = order != NULL && augment_any(&dataset->augment);
     uint64_t next = n == 0 ? 0 : sample_at(dataset, order, first);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++, x += dataset->size) {
         const uint64_t sample = next;
         if (i + 1 < n)
             next = sample_at(dataset, order, first + i + 1);
-        const uint8_t *bytes = dataset->features + sample * size;
-        targets[i] = (float)dataset->labels[sample];
-        for (uint32_t c = 0; c < dataset->shape[0]; c++) {
-            const float *values = dataset->values[c];
-            for (uint64_t j = 0; j < dataset->plane; j++)
-                *x++ = values[*bytes++];
+        targets[i] = labels[sample];
+        fetch_one(dataset, sample, x);
+        if (augmented) {
+            const struct augment_move how = augment_of(&dataset->augment, order, sample);
+            augment_apply(&how, dataset->content.shape, dataset->zero, x);
         }
+    }
+}
+
+/* ---- Reading ahead ---- */
+
+enum { ASKED_AT_ONCE = 256 };
+
+/* By insertion: few, and no memory. */
+static void sort(uint64_t *values, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        const uint64_t value = values[i];
+        uint32_t at = i;
+        for (; at > 0 && values[at - 1] > value; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
+    }
+}
+
+/* Asks the kernel for the pages of some samples, ascending; those that follow each other at once. */
+static void ask_for(const struct dataset *dataset, const uint64_t *samples, uint32_t n)
+{
+    const struct array *features = &dataset->content.features;
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t width = features->size / dataset->content.samples;
+    const uint64_t header = (uint64_t)(features->data - features->region.base);
+    uint64_t begin = 0, end = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t at = (header + samples[i] * width) / page * page;
+        if (at > end) {
+            madvise(features->region.base + begin, end - begin, MADV_WILLNEED);
+            begin = at;
+        }
+        end = (header + (samples[i] + 1) * width + page - 1) / page * page;
+    }
+    madvise(features->region.base + begin, end - begin, MADV_WILLNEED);
+}
+
+void dataset_prefetch(const struct dataset *dataset, const struct permutation *order, uint64_t first, uint64_t n)
+{
+    uint64_t samples[ASKED_AT_ONCE];
+    while (dataset->piecemeal && n > 0) {
+        const uint32_t some = n < ASKED_AT_ONCE ? (uint32_t)n : ASKED_AT_ONCE;
+        for (uint32_t i = 0; i < some; i++)
+            samples[i] = dataset->first + (order == NULL ? first + i : permutation_at(order, first + i));
+        sort(samples, some);
+        ask_for(dataset, samples, some);
+        first += some;
+        n -= some;
     }
 }

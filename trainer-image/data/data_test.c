@@ -1,7 +1,6 @@
 #include "data/data.h"
 
-#include "common/buffer.h"
-#include "data/idx.h"
+#include "data/test_bed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,126 +16,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <cmocka.h>
-
-/* ---- Making files ---- */
-
-static void append(struct buffer *out, const void *data, size_t length)
-{
-    struct error err = {0};
-    if (buffer_append(out, data, length, &err) < 0)
-        fail_msg("%s", error_message(&err));
-}
-
-/* The bytes of an IDX file whose elements are i·7 mod `modulus`. */
-static void make_idx(struct buffer *out, uint32_t rank, const uint32_t *dims, uint32_t modulus)
-{
-    buffer_init(out, 1 << 20);
-    const uint8_t magic[4] = {0, 0, 8, (uint8_t)rank};
-    append(out, magic, sizeof magic);
-    size_t size = 1;
-    for (uint32_t i = 0; i < rank; i++) {
-        const uint8_t dim[4] = {(uint8_t)(dims[i] >> 24), (uint8_t)(dims[i] >> 16), (uint8_t)(dims[i] >> 8),
-                                (uint8_t)dims[i]};
-        append(out, dim, sizeof dim);
-        size *= dims[i];
-    }
-    for (size_t i = 0; i < size; i++) {
-        const uint8_t element = (uint8_t)(i * 7 % modulus);
-        append(out, &element, 1);
-    }
-}
-
-static void make_gzip(struct buffer *out, const void *data, size_t length)
-{
-    buffer_init(out, 1 << 20);
-    z_stream stream = {0};
-    uint8_t packed[8192];
-    assert_int_equal(deflateInit2(&stream, 9, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    stream.next_in = (Bytef *)data;
-    stream.avail_in = (uInt)length;
-    int result;
-    do {
-        stream.next_out = packed;
-        stream.avail_out = sizeof packed;
-        result = deflate(&stream, Z_FINISH);
-        append(out, packed, sizeof packed - stream.avail_out);
-    } while (result == Z_OK);
-    assert_int_equal(result, Z_STREAM_END);
-    deflateEnd(&stream);
-}
-
-/* ---- A folder with a data set, and its plan; one for each test ---- */
-
-struct bed {
-    char folder[64];
-    struct plan plan;
-};
-
-static void put_file(const struct bed *bed, const char *name, const void *data, size_t length)
-{
-    struct error err = {0};
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", bed->folder, name);
-    if (file_write_atomically(path, data, length, &err) < 0)
-        fail_msg("%s", error_message(&err));
-}
-
-static void put_idx(const struct bed *bed, const char *name, uint32_t rank, const uint32_t *dims, uint32_t modulus)
-{
-    cleanup_buffer struct buffer content;
-    make_idx(&content, rank, dims, modulus);
-    put_file(bed, name, content.data, content.length);
-}
-
-static void bed_make(struct bed *bed)
-{
-    *bed = (struct bed){.folder = "/tmp/thole-data-XXXXXX"};
-    assert_non_null(mkdtemp(bed->folder));
-    bed->plan.dataset.train = (struct plan_split){(char *)"x.idx", (char *)"y.idx"};
-    bed->plan.dataset.test = (struct plan_split){(char *)"deep/er/tx.gz", (char *)"deep/er/ty.gz"};
-    bed->plan.dataset.classes = 10;
-    bed->plan.dataset.scale = 1 / 255.0;
-    bed->plan.dataset.channels = 1;
-    bed->plan.dataset.mean[0] = 0.286;
-    bed->plan.dataset.std[0] = 0.353;
-    put_idx(bed, "x.idx", 3, (const uint32_t[]){20, 3, 4}, 251);
-    put_idx(bed, "y.idx", 1, (const uint32_t[]){20}, 10);
-}
-
-static void bed_free(struct bed *bed)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -r '%s'", bed->folder);
-    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own path */
-}
-
-static struct dataset *open_part(const struct bed *bed, enum dataset_part part)
-{
-    struct error err = {0};
-    struct dataset *dataset = NULL;
-    if (dataset_open(&dataset, bed->folder, &bed->plan, part, &err) < 0)
-        fail_msg("%s", error_message(&err));
-    /* The headers alone say the same. */
-    struct dataset_description description;
-    if (dataset_describe(&description, bed->folder, &bed->plan, part, &err) < 0)
-        fail_msg("%s", error_message(&err));
-    assert_int_equal(description.samples, dataset_samples(dataset));
-    assert_memory_equal(description.shape, dataset_shape(dataset), sizeof description.shape);
-    return dataset;
-}
-
-static void expect_refusal(const struct bed *bed, const char *sentence)
-{
-    struct error err = {0};
-    struct dataset *dataset = NULL;
-    assert_int_equal(dataset_open(&dataset, bed->folder, &bed->plan, DATASET_TRAIN, &err), -1);
-    assert_null(dataset);
-    if (strstr(error_message(&err), sentence) == NULL)
-        fail_msg("'%s' does not say '%s'", error_message(&err), sentence);
-}
 
 /* ---- Reading ---- */
 
@@ -283,28 +164,34 @@ static void channels_have_their_own_mean_and_deviation(void **state)
     bed_free(&bed);
 }
 
-/* More than one allocation's and one buffer's worth. */
+/* So large that they are mapped. */
 static void large_files_are_read_whole(void **state)
 {
     (void)state;
-    struct error err = {0};
-    const uint32_t n = 5000001;
-    cleanup_fd int fd = memfd_create("idx", 0);
-    cleanup_free uint8_t *content = malloc(8 + n);
-    assert_non_null(content);
-    memcpy(content, ((const uint8_t[]){0, 0, 8, 1, n >> 24, (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n}), 8);
-    for (uint32_t i = 0; i < n; i++)
-        content[8 + i] = (uint8_t)(i % 253);
-    assert_int_equal(write(fd, content, 8 + n), 8 + n);
-    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    struct idx idx;
-    assert_int_equal(idx_read(&idx, fd, "large", 1, 1, n, &err), 0);
-    assert_memory_equal(idx.data, content + 8, n);
-    idx_free(&idx);
-    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    assert_int_equal(idx_read(&idx, fd, "large", 1, 1, n - 1, &err), -1);
-    assert_string_equal(error_message(&err),
-                        "data set file 'large' says in its header that it holds more than 5000000 bytes");
+    struct bed bed;
+    bed_make(&bed);
+    const uint32_t dims[4] = {20, 1, 300, 400};
+    const uint32_t size = 300 * 400;
+    cleanup_buffer struct buffer content;
+    make_idx(&content, 4, dims, 251);
+    put_file(&bed, "x.idx", content.data, content.length);
+    {
+        cleanup_dataset struct dataset *dataset = open_part(&bed, DATASET_TRAIN);
+        cleanup_free float *x = calloc(20UL * size, sizeof *x);
+        float labels[20];
+        assert_non_null(x);
+        dataset_prefetch(dataset, NULL, 0, 20);
+        dataset_fetch(dataset, NULL, 0, 20, x, labels);
+        for (uint32_t i = 0; i < 20 * size; i++)
+            assert_true(x[i] == (float)((i * 7 % 251 * (1 / 255.0) - 0.286) / 0.353));
+    }
+    put_file(&bed, "x.idx", content.data, content.length - 1);
+    expect_refusal(&bed, "data set file 'x.idx' is cut off: its header promises 2400000 bytes of data, and there are "
+                         "2399999: copy it again");
+    append(&content, "x", 1);
+    put_file(&bed, "x.idx", content.data, content.length);
+    expect_refusal(&bed, "data set file 'x.idx' goes on behind the 2400000 bytes of data that its header promises");
+    bed_free(&bed);
 }
 
 /* ---- Refusing ---- */
@@ -320,14 +207,16 @@ static void wrong_files_get_a_sentence(void **state)
     make_gzip(&packed, good.data, good.length);
 
     put_file(&bed, "x.idx", "", 0);
-    expect_refusal(&bed, "data set file 'x.idx' is no IDX file: it must begin with two zero bytes, the type 8 and the "
-                         "rank (gzip around that is fine)");
+    expect_refusal(&bed, "data set file 'x.idx' is no IDX file: it must begin with two zero bytes, the type of its "
+                         "elements and the rank (gzip around that is fine)");
     put_file(&bed, "x.idx", "<html>404</html>", 16);
     expect_refusal(&bed, "data set file 'x.idx' is no IDX file");
+    put_file(&bed, "x.idx", "\0\0\x0a\3\0\0\0\1", 8);
+    expect_refusal(&bed, "data set file 'x.idx' is no IDX file");
     put_file(&bed, "x.idx", "\0\0\x0d\3\0\0\0\1", 8);
-    expect_refusal(&bed, "data set file 'x.idx' holds 32-bit floats; only IDX files of unsigned bytes are read");
+    expect_refusal(&bed, "data set file 'x.idx' is cut off inside its header: copy it again");
     put_file(&bed, "x.idx", "\0\0\x08\5\0\0\0\1", 8);
-    expect_refusal(&bed, "data set file 'x.idx' has rank 5 where 2 to 4 is expected: are features and labels swapped?");
+    expect_refusal(&bed, "data set file 'x.idx' has rank 5; at most 4 is read");
     put_file(&bed, "x.idx", "\0\0\x08\3\0\0\0\0\0\0\0\1\0\0\0\1", 16);
     expect_refusal(&bed, "data set file 'x.idx' says in its header that it is empty");
     put_file(&bed, "x.idx", "\0\0\x08\3\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16);

@@ -28,6 +28,7 @@ enum random_purpose {
     RANDOM_CANARY = 3,  /* inputs of the canary */
     RANDOM_TABLE = 4,   /* initial rows of embedding tables; layer: the table's index; position: row·dim + place */
     RANDOM_DROPOUT = 5, /* layer: the layer's index; position: (the sample's in the order)·size + element */
+    RANDOM_AUGMENT = 6, /* moved and mirrored images; position: 4·sample + which; seed: the order's key */
 };
 
 /* One place's sequence of values, addressed by position; 8 bytes, copied freely. Its key is the first half of
