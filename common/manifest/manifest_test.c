@@ -37,6 +37,35 @@ static void samples_are_read_with_their_defaults(void **state)
     assert_null(manifest_find(datasets, "TrainJob", NULL, NULL));
 }
 
+/* Every sample is one: its fields are known, and its jobs can be planned with the Datasets that they name. */
+static void all_samples_can_be_planned(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"dataset", "trainjob", "table", "layers", "sync-types", "start"};
+    struct error err = {0};
+    cleanup_json cJSON *objects = cJSON_CreateArray();
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "../../config/samples/%s.yaml", files[i]);
+        cleanup_json cJSON *file = manifest_read_file(path, &err);
+        assert_string_equal(error_message(&err), "");
+        while (file->child != NULL)
+            cJSON_AddItemToArray(objects, cJSON_DetachItemFromArray(file, 0));
+    }
+    assert_true(cJSON_GetArraySize(objects) >= 8);
+    cJSON *object = NULL;
+    cJSON_ArrayForEach(object, objects)
+    {
+        if (strcmp(json_string(object, "kind", ""), "TrainJob") != 0)
+            continue;
+        json_put(object, "metadata.uid", cJSON_CreateString("uid"), NULL);
+        const cJSON *dataset =
+            manifest_find(objects, "Dataset", NULL, json_string(object, "spec.datasetRef.name", "?"));
+        cleanup_free char *plan = plan_compile(object, dataset, &err);
+        assert_string_equal(error_message(&err), "");
+    }
+}
+
 static void schemas_hold_only_what_is_understood(void **state)
 {
     (void)state;
@@ -206,6 +235,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samples_are_read_with_their_defaults),
+        cmocka_unit_test(all_samples_can_be_planned),
         cmocka_unit_test(schemas_hold_only_what_is_understood),
         cmocka_unit_test(what_does_not_fit_is_named_with_its_path),
         cmocka_unit_test(the_same_is_refused_as_in_a_cluster),

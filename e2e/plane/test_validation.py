@@ -62,6 +62,17 @@ def test_refused_when_applied(create, case):
     refused(create(merged(sample(case["kind"]), case["change"])), case["says"])
 
 
+SAMPLES = [(path.name, number, document) for path in sorted((ROOT / "config/samples").glob("*.yaml"))
+           for number, document in enumerate(yaml.safe_load_all(path.read_text()))]
+
+
+@pytest.mark.parametrize("name,number,manifest", SAMPLES, ids=[f"{name}, {number}" for name, number, _ in SAMPLES])
+def test_samples_are_let_through(api, space, name, number, manifest):
+    answer = api.request("POST", RESOURCES[manifest["kind"]].format(space), manifest, dryRun="All",
+                         fieldValidation="Strict")
+    assert answer.ok, answer.message
+
+
 # ---- changes
 
 
