@@ -171,7 +171,8 @@ static int apply_rows(struct batches *batches, const struct frame *frame, const 
     const uint32_t number = (uint32_t)frame->offset;
     const struct table *table = tables_at(tables, number);
     uint64_t staleness = rows_staleness(table, frame);
-    if (is_too_stale(batches, staleness)) {
+    /* A step without a row here was computed from no version of the table. */
+    if (rows->count > 0 && is_too_stale(batches, staleness)) {
         *taken = TAKEN_STALE;
         return 0;
     }

@@ -52,20 +52,25 @@ void batch_free(struct batch *batch)
     free(batch);
 }
 
-static double compute_block(struct batch *batch, const struct schedule_step *step, const struct permutation *order,
-                            uint32_t done, uint32_t samples, const float *params, float *out)
+/* False where there are no rows. */
+static bool compute_block(struct batch *batch, const struct schedule_step *step, const struct permutation *order,
+                          uint32_t done, uint32_t samples, const float *params, const struct batch_hooks *hooks,
+                          float *out, double *loss)
 {
     dataset_fetch(batch->train, order, step->first + done, samples, batch->x, batch->targets);
-    const struct model_batch block = {
+    struct model_batch block = {
         .n = samples,
         .x = batch->x,
         .targets = batch->targets,
         .place = {batch->plan->training.seed, (uint32_t)step->epoch, step->first + done},
     };
-    return model_gradient(batch->model, params, &block, out, batch->workspace);
+    if (hooks->rows != NULL && (block.rows = hooks->rows(hooks->arg, batch->x, samples)) == NULL)
+        return false;
+    *loss += model_gradient(batch->model, params, &block, out, batch->workspace);
+    return true;
 }
 
-const float *batch_compute(struct batch *batch, uint64_t step, const float *params, bool (*go_on)(void *arg), void *arg,
+const float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
                            double *loss)
 {
     const struct schedule_step of = schedule_step(&batch->schedule, step);
@@ -73,11 +78,12 @@ const float *batch_compute(struct batch *batch, uint64_t step, const float *para
         permutation_of_epoch(batch->schedule.samples, batch->plan->training.seed, (uint32_t)of.epoch);
     *loss = 0;
     for (uint32_t done = 0; done < of.count; done += BATCH_BLOCK) {
-        if (!go_on(arg))
+        if (!hooks->go_on(hooks->arg))
             return NULL;
         const uint32_t samples = of.count - done < BATCH_BLOCK ? of.count - done : BATCH_BLOCK;
         float *out = done == 0 ? batch->sum : batch->block;
-        *loss += compute_block(batch, &of, &order, done, samples, params, out);
+        if (!compute_block(batch, &of, &order, done, samples, params, hooks, out, loss))
+            return NULL;
         if (done > 0)
             vector_add(batch->sum, batch->block, model_parameters(batch->model));
     }

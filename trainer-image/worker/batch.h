@@ -21,9 +21,17 @@ void batch_free(struct batch *batch);
 CLEANUP_DEFINE(cleanup_batch_pointer, struct batch, batch_free)
 #define cleanup_batch CLEANUP(cleanup_batch_pointer)
 
+struct batch_hooks {
+    bool (*go_on)(void *arg); /* before every block */
+    /* The rows that a block's samples x [n] hold, of each table; NULL where they cannot be had. The hook is NULL where
+     * the model has no tables. */
+    const struct model_rows *(*rows)(void *arg, const float *x, uint32_t n);
+    void *arg;
+};
+
 /* The sum of the gradients of step `step`'s samples (among the job's), borrowed until the next call; *loss gets the sum
- * of their losses. NULL where go_on(), which is asked before every block, says no. */
-const float *batch_compute(struct batch *batch, uint64_t step, const float *params, bool (*go_on)(void *arg), void *arg,
+ * of their losses. NULL where a hook says no. */
+const float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
                            double *loss);
 
 #endif

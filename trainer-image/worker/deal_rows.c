@@ -23,23 +23,30 @@ static uint64_t samples_of(const struct worker *worker, uint64_t step)
     return schedule_step(&schedule, step).count;
 }
 
-static int want_blocks(struct worker *worker, const struct deal *deal, struct error *err)
+/* Samples [begin, end) of a step. */
+static int want_samples(struct worker *worker, uint64_t step, uint64_t begin, uint64_t end, uint64_t version,
+                        uint64_t attempt, struct error *err)
 {
     const struct plan *plan = worker->options.plan;
-    const struct dataset *train = worker->options.train;
-    const struct schedule schedule = schedule_of(plan, dataset_samples(train));
-    const struct schedule_step step = schedule_step(&schedule, deal->step);
-    const struct tree tree = tree_of(plan->blocks);
-    const uint64_t begin = tree_block(tree, step.count, deal->first).begin;
-    const uint64_t end = tree_block(tree, step.count, deal->first + deal->count - 1).end;
-    const struct permutation order = permutation_of_epoch(schedule.samples, plan->training.seed, (uint32_t)step.epoch);
-    const struct rows_range range = {.dataset = train,
+    const struct schedule schedule = schedule_of(plan, dataset_samples(worker->options.train));
+    const struct schedule_step of = schedule_step(&schedule, step);
+    const struct permutation order = permutation_of_epoch(schedule.samples, plan->training.seed, (uint32_t)of.epoch);
+    const struct rows_range range = {.dataset = worker->options.train,
                                      .order = &order,
-                                     .epoch = step.epoch,
-                                     .first = step.first + begin,
+                                     .epoch = of.epoch,
+                                     .first = of.first + begin,
                                      .count = end - begin,
-                                     .version = deal->step};
+                                     .version = version,
+                                     .attempt = attempt};
     return rows_want(worker->rows, &range, err);
+}
+
+static int want_blocks(struct worker *worker, const struct deal *deal, struct error *err)
+{
+    const struct tree tree = tree_of(worker->options.plan->blocks);
+    const uint64_t samples = samples_of(worker, deal->step);
+    return want_samples(worker, deal->step, tree_block(tree, samples, deal->first).begin,
+                        tree_block(tree, samples, deal->first + deal->count - 1).end, deal->step, 0, err);
 }
 
 static int want_validation(struct worker *worker, const struct deal *deal, struct error *err)
@@ -64,6 +71,34 @@ bool deal_rows_here(struct worker *worker, const struct deal *deal)
         return false;
     }
     return rows_here(worker->rows);
+}
+
+bool deal_rows_step_here(struct worker *worker, uint64_t step, uint64_t attempt)
+{
+    struct error err = {0};
+    if (worker->rows == NULL)
+        return true;
+    if (want_samples(worker, step, 0, samples_of(worker, step), WIRE_NEWEST, attempt, &err) < 0) {
+        worker_fail(worker, "%s", error_message(&err));
+        return false;
+    }
+    return rows_here(worker->rows);
+}
+
+const struct model_rows *deal_rows_next_block(struct worker *worker, const float *x, uint32_t n)
+{
+    const struct model_rows *rows = rows_next_block(worker->rows, x, n);
+    if (rows == NULL)
+        worker_fail(worker, "gather the rows of a block: no memory");
+    return rows;
+}
+
+bool deal_rows_push_part(struct worker *worker, const struct frame *frame, uint32_t table, uint32_t shard)
+{
+    bool pushed = rows_push_part(worker->rows, frame, table, shard) == 0;
+    if (!pushed)
+        worker_fail(worker, "push gradients of rows: no memory");
+    return pushed;
 }
 
 const struct model_rows *deal_rows_block(struct worker *worker, uint32_t block, const float *x, uint32_t n)

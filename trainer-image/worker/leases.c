@@ -17,15 +17,18 @@ struct flight {
     bool busy;
     uint64_t task;
     uint32_t sequence;
-    uint32_t todo, awaited; /* chunks */
-    uint32_t over;          /* chunks whose shard says that all of the task is applied */
-    uint8_t *parts;         /* [chunks]: enum part */
+    uint32_t attempt;       /* grows with every computation of it */
+    uint32_t todo, awaited; /* parts */
+    uint32_t over;          /* parts whose shard says that all of the task is applied */
+    uint8_t *parts;         /* [parts]: enum part */
 };
 
 struct leases {
     struct tasks tasks;
     struct layout *layout;
     uint32_t chunks;
+    uint32_t tables;
+    uint32_t parts; /* what is pushed and answered: chunks, then the tables of each shard */
     enum plan_wire wire;
     struct batch *batch;
 
@@ -52,10 +55,12 @@ int leases_new(struct leases **out, struct worker *worker, struct error *err)
         batch_new(&leases->batch, options->plan, options->model, options->train, err) < 0)
         return -1;
     leases->chunks = layout_chunks(leases->layout);
+    leases->tables = model_network(options->model)->table_count;
+    leases->parts = leases->chunks + leases->tables * options->plan->shards;
     leases->values = aligned_alloc(64, (model_parameters(options->model) * sizeof(float) + 63) / 64 * 64);
     leases->versions = calloc(leases->chunks, sizeof *leases->versions);
     leases->began = calloc(leases->chunks, sizeof *leases->began);
-    leases->flight.parts = calloc(leases->chunks, 1);
+    leases->flight.parts = calloc(leases->parts, 1);
     if (leases->values == NULL || leases->versions == NULL || leases->began == NULL || leases->flight.parts == NULL)
         return error_set(err, "make room for %llu parameters: no memory",
                          (unsigned long long)model_parameters(options->model));
@@ -131,34 +136,38 @@ static void end_if_answered(struct worker *worker)
         return;
     flight->busy = false;
     worker->work.settled++;
-    if (flight->over == leases->chunks && leases->queued > 0 && leases->queue[0] == flight->task)
+    if (flight->over == leases->parts && leases->queued > 0 && leases->queue[0] == flight->task)
         drop(worker, 0);
 }
 
-static void take_answer(struct worker *worker, const struct frame *frame, uint32_t chunk)
+static void take_answer(struct worker *worker, const struct frame *frame, uint32_t part)
 {
     struct flight *flight = &worker->leases->flight;
     /* Of a step that was given up, or pushed again: the next answer will do. */
     if (!flight->busy || flight->task != frame->step || flight->sequence != frame->node ||
-        flight->parts[chunk] != PART_AWAITED)
+        flight->parts[part] != PART_AWAITED)
         return;
     const bool stale = frame->count == TAKEN_STALE;
-    flight->parts[chunk] = stale ? PART_TODO : PART_DONE;
+    flight->parts[part] = stale ? PART_TODO : PART_DONE;
     flight->awaited--;
     flight->todo += stale;
     flight->over += frame->count == TAKEN_TASK_OVER;
     end_if_answered(worker);
 }
 
+static uint32_t shard_of(const struct leases *leases, uint32_t part)
+{
+    return part < leases->chunks ? leases->layout->chunks[part].shard : (part - leases->chunks) / leases->tables;
+}
+
 void leases_link_ready(struct link *link)
 {
     struct leases *leases = link->worker->leases;
     struct flight *flight = &leases->flight;
-    const uint32_t *first = &leases->layout->first[link->shard];
-    for (uint32_t chunk = first[0]; flight->busy && chunk < first[1]; chunk++) {
-        if (flight->parts[chunk] != PART_AWAITED)
+    for (uint32_t part = 0; flight->busy && part < leases->parts; part++) {
+        if (flight->parts[part] != PART_AWAITED || shard_of(leases, part) != link->shard)
             continue;
-        flight->parts[chunk] = PART_TODO;
+        flight->parts[part] = PART_TODO;
         flight->awaited--;
         flight->todo++;
     }
@@ -199,6 +208,16 @@ void leases_received(struct link *link, const struct frame *frame, const void *p
         take_answer(link->worker, frame, index);
 }
 
+int leases_rows_taken(struct link *link, const struct frame *frame, struct error *err)
+{
+    const struct leases *leases = link->worker->leases;
+    if (leases == NULL || frame->offset >= leases->tables || frame->count > TAKEN_STALE)
+        return error_set(err, "shard %u answers for table %llu, of which it was sent nothing", link->shard,
+                         (unsigned long long)frame->offset);
+    take_answer(link->worker, frame, leases->chunks + link->shard * leases->tables + (uint32_t)frame->offset);
+    return 0;
+}
+
 /* ---- gradients out ---- */
 
 struct run {
@@ -212,7 +231,24 @@ static bool run_go_on(void *arg)
     return worker_is_wanted(run->worker, run->generation);
 }
 
-static bool push_part(struct worker *worker, uint32_t index, const float *sum, double loss)
+static const struct model_rows *run_rows(void *arg, const float *x, uint32_t n)
+{
+    const struct run *run = arg;
+    return deal_rows_next_block(run->worker, x, n);
+}
+
+static bool push_rows(struct worker *worker, uint32_t part)
+{
+    struct flight *flight = &worker->leases->flight;
+    const uint32_t table = (part - worker->leases->chunks) % worker->leases->tables;
+    const struct frame frame = {.step = flight->task, .node = flight->sequence};
+    flight->parts[part] = PART_AWAITED;
+    flight->todo--;
+    flight->awaited++;
+    return deal_rows_push_part(worker, &frame, table, shard_of(worker->leases, part));
+}
+
+static bool push_chunk(struct worker *worker, uint32_t index, const float *sum, double loss)
 {
     struct leases *leases = worker->leases;
     struct flight *flight = &leases->flight;
@@ -245,18 +281,27 @@ static bool push_part(struct worker *worker, uint32_t index, const float *sum, d
 static void run_flight(struct worker *worker)
 {
     struct leases *leases = worker->leases;
-    const struct flight *flight = &leases->flight;
+    struct flight *flight = &leases->flight;
     struct run run = {worker, worker->generation};
+    const struct batch_hooks hooks = {.go_on = run_go_on, .rows = worker->rows == NULL ? NULL : run_rows, .arg = &run};
     double loss = 0;
+    flight->attempt++;
+    if (worker->rows != NULL)
+        rows_begin(worker->rows);
     memcpy(leases->began, leases->versions, leases->chunks * sizeof *leases->began);
     const float *sum = batch_compute(leases->batch, tasks_step(&leases->tasks, flight->task, flight->sequence),
-                                     leases->values, run_go_on, &run, &loss);
+                                     leases->values, &hooks, &loss);
     /* What the last look at the sockets ended is computed again when there is somebody to push it to. */
     if (sum == NULL)
         return;
-    for (uint32_t i = 0; i < leases->chunks; i++) {
-        bool wanted = flight->parts[i] == PART_TODO && worker->links[leases->layout->chunks[i].shard].ready;
-        if (wanted && !push_part(worker, i, sum, loss))
+    if (worker->rows != NULL && rows_end(worker->rows) < 0) {
+        worker_fail(worker, "add gradients of rows: no memory");
+        return;
+    }
+    for (uint32_t i = 0; i < leases->parts; i++) {
+        if (flight->parts[i] != PART_TODO || !worker->links[shard_of(leases, i)].ready)
+            continue;
+        if (!(i < leases->chunks ? push_chunk(worker, i, sum, loss) : push_rows(worker, i)))
             return;
     }
     net_flush(worker->options.net);
@@ -268,9 +313,9 @@ static void begin_flight(struct leases *leases)
     *flight = (struct flight){.busy = true,
                               .task = leases->queue[0],
                               .sequence = leases->sequence,
-                              .todo = leases->chunks,
+                              .todo = leases->parts,
                               .parts = flight->parts};
-    memset(flight->parts, PART_TODO, leases->chunks);
+    memset(flight->parts, PART_TODO, leases->parts);
     if (++leases->sequence < tasks_steps(&leases->tasks, flight->task))
         return;
     leases->sequence = 0;
@@ -308,6 +353,7 @@ static bool validate(struct worker *worker, const struct deal *deal)
             link_ask(&worker->links[leases->layout->chunks[i].shard], &leases->layout->chunks[i], deal->step);
     }
     worker->asked_step = deal->step;
+    here = deal_rows_here(worker, deal) && here;
     if (here)
         worker_validate(worker, deal, leases->values);
     return here;
@@ -318,6 +364,10 @@ bool leases_compute(struct worker *worker)
     if (!worker->joined || !can_push(worker))
         return false;
     if (must_run(worker->leases)) {
+        const struct flight *flight = &worker->leases->flight;
+        uint64_t step = tasks_step(&worker->leases->tasks, flight->task, flight->sequence);
+        if (!deal_rows_step_here(worker, step, flight->attempt))
+            return false;
         run_flight(worker);
         return true;
     }

@@ -30,6 +30,8 @@ void leases_link_ready(struct link *link);
 /* PARAMS and TAKEN. */
 void *leases_place(struct link *link, struct conn *conn, const struct frame *frame, struct error *err);
 void leases_received(struct link *link, const struct frame *frame, const void *payload);
+/* TAKEN_ROWS. */
+int leases_rows_taken(struct link *link, const struct frame *frame, struct error *err);
 
 /* Computes what can be; false where there is nothing to do but wait. */
 bool leases_compute(struct worker *worker);

@@ -36,10 +36,10 @@ static void *link_place(void *arg, struct conn *conn, const struct frame *frame,
         error_set(err, "parameters of term %u, and term %u is known", frame->term, link->worker->term);
         return NULL;
     }
-    if (link->worker->leases != NULL)
-        return leases_place(link, conn, frame, err);
     if (frame->type == FRAME_ROWS)
         return deal_rows_place(link, conn, frame, err);
+    if (link->worker->leases != NULL)
+        return leases_place(link, conn, frame, err);
     const struct chunk *chunk = parameters_find(link->worker->parameters, frame->offset);
     if (frame->type != FRAME_PARAMS || chunk == NULL || chunk->shard != link->shard ||
         frame->length != parameters_bytes(link->worker->parameters, chunk)) {
@@ -62,14 +62,16 @@ static int link_received(void *arg, struct conn *conn, const struct frame *frame
 {
     struct link *link = arg;
     (void)conn;
+    if (frame->type == FRAME_TAKEN_ROWS)
+        return leases_rows_taken(link, frame, err);
     if (frame->length == 0)
         return error_set(err, "shard %u sent a frame of type %u without a payload", link->shard, frame->type);
-    if (link->worker->leases != NULL) {
-        leases_received(link, frame, payload);
-        return 0;
-    }
     if (frame->type == FRAME_ROWS) {
         deal_rows_received(link, frame, payload);
+        return 0;
+    }
+    if (link->worker->leases != NULL) {
+        leases_received(link, frame, payload);
         return 0;
     }
     if (link->receiving == NULL)

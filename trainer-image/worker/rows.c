@@ -13,6 +13,7 @@ enum { PIECE = 64 }; /* samples fetched at a time to see their ids */
 struct share {
     uint32_t begin, end; /* in the table's `order` */
     uint32_t asked, arrived;
+    uint64_t version; /* the oldest in which they came */
 };
 
 struct part {
@@ -182,7 +183,7 @@ static int share_out(const struct rows *rows, struct part *part, struct error *e
         for (uint32_t i = 0; i < part->count; i++)
             if (part->ids[i] % shards == shard)
                 part->order[at++] = i;
-        part->shares[shard] = (struct share){begin, at, begin, begin};
+        part->shares[shard] = (struct share){.begin = begin, .end = at, .asked = begin, .arrived = begin};
     }
     return 0;
 }
@@ -219,7 +220,7 @@ static bool is_wanted(const struct rows *rows, const struct rows_range *range)
     const struct rows_range *now = &rows->range;
     return rows->wanting && now->dataset == range->dataset && (now->order == NULL) == (range->order == NULL) &&
            now->epoch == range->epoch && now->first == range->first && now->count == range->count &&
-           now->version == range->version;
+           now->version == range->version && now->attempt == range->attempt;
 }
 
 int rows_want(struct rows *rows, const struct rows_range *range, struct error *err)
@@ -280,7 +281,8 @@ int rows_check(const struct rows *rows, uint32_t shard, const struct frame *fram
         frame->length != (uint64_t)frame->count * dim * layout_value_bytes(rows->plan->wire))
         return error_set(err, "shard %u sent %u rows of table %s in %u bytes", shard, frame->count, part->spec->name,
                          frame->length);
-    if (!rows->wanting || frame->node != rows->tag || frame->step != rows->range.version)
+    if (!rows->wanting || frame->node != rows->tag ||
+        (frame->step != rows->range.version && rows->range.version != WIRE_NEWEST))
         return 0; /* to what was asked before */
     const struct share *share = &part->shares[shard];
     if (frame->count > share->asked - share->arrived)
@@ -294,6 +296,8 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
     struct part *part = &rows->parts[frame->offset];
     struct share *share = &part->shares[shard];
     const uint32_t dim = part->spec->dim;
+    if (share->arrived == share->begin || frame->step < share->version)
+        share->version = frame->step;
     for (uint32_t i = 0; i < frame->count; i++) {
         float *row = part->values + (size_t)part->order[share->arrived++] * dim;
         if (rows->plan->wire == PLAN_BFLOAT16)
@@ -302,6 +306,17 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
             memcpy(row, (const float *)payload + (size_t)i * dim, dim * sizeof(float));
     }
     rows->missing -= frame->count;
+}
+
+uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard)
+{
+    const struct share *share = &rows->parts[table].shares[shard];
+    return share->begin == share->end ? 0 : share->version;
+}
+
+uint32_t rows_tables(const struct rows *rows)
+{
+    return rows == NULL ? 0 : rows->count;
 }
 
 const struct model_rows *rows_all(struct rows *rows)
@@ -316,8 +331,10 @@ const struct model_rows *rows_all(struct rows *rows)
 
 void rows_begin(struct rows *rows)
 {
-    for (uint32_t i = 0; i < rows->count; i++)
+    for (uint32_t i = 0; i < rows->count; i++) {
         memset(rows->parts[i].leaves, 0, sizeof rows->parts[i].leaves);
+        rows->parts[i].adding[0].count = 0;
+    }
 }
 
 /* The block's ids into its leaf, their values beside. */
@@ -378,38 +395,79 @@ static struct payload *pack(const struct rows *rows, const struct sparse *sum, u
     return payload;
 }
 
+/* `of` has all but the table, and the number of rows. */
 static int push_part(struct rows *rows, const struct frame *of, uint32_t number, const struct sparse *sum,
                      uint32_t shard)
 {
     struct frame frame = *of;
-    frame.type = FRAME_PUSH_ROWS;
     frame.offset = number;
     frame.count = 0;
-    frame.value.counter = 0;
     for (uint32_t i = 0; i < sum->count; i++)
         frame.count += sum->ids[i] % rows->plan->shards == shard;
     if (frame.count == 0)
         rows->hooks.send(rows->hooks.arg, shard, &frame, NULL);
-    for (uint32_t at = 0, packed; frame.value.counter < frame.count; frame.value.counter += packed) {
+    for (uint32_t at = 0, sent = 0, packed; sent < frame.count; sent += packed) {
         struct payload *payload = pack(rows, sum, shard, &at, &packed);
         if (payload == NULL)
             return -1;
         rows->hooks.send(rows->hooks.arg, shard, &frame, payload);
         payload_unref(rows->net, payload);
+        frame.value.counter += packed;
     }
     return 0;
 }
 
 int rows_push(struct rows *rows, const struct frame *frame, uint64_t samples, struct error *err)
 {
+    struct frame of = *frame;
+    of.type = FRAME_PUSH_ROWS;
+    of.value.counter = 0;
     for (uint32_t i = 0; i < rows->count; i++) {
         struct part *part = &rows->parts[i];
         const struct sparse *sum = sparse_tree_value(rows->tree, samples, frame->node, part->leaves, part->adding);
         if (sum == NULL)
             return error_set(err, "add gradients of table %s: no memory", part->spec->name);
         for (uint32_t shard = 0; shard < rows->plan->shards; shard++)
-            if (push_part(rows, frame, i, sum, shard) < 0)
+            if (push_part(rows, &of, i, sum, shard) < 0)
                 return error_set(err, "push gradients of table %s: no memory", part->spec->name);
     }
     return 0;
+}
+
+/* ---- Without a tree: the block that is the tree's first, added to what came before ---- */
+
+static int add_last_block(struct rows *rows)
+{
+    for (uint32_t i = 0; i < rows->count; i++) {
+        struct part *part = &rows->parts[i];
+        struct sparse **leaf = &part->leaves[tree_leaf(rows->tree, 0)];
+        struct sparse *sum = &part->adding[0], *next = &part->adding[1];
+        if (*leaf == NULL)
+            continue;
+        if (sparse_sum(next, sum, *leaf) < 0)
+            return -1;
+        struct sparse swapped = *sum;
+        *sum = *next;
+        *next = swapped;
+        *leaf = NULL;
+    }
+    return 0;
+}
+
+const struct model_rows *rows_next_block(struct rows *rows, const float *x, uint32_t n)
+{
+    return add_last_block(rows) < 0 ? NULL : rows_block(rows, 0, x, n);
+}
+
+int rows_end(struct rows *rows)
+{
+    return add_last_block(rows);
+}
+
+int rows_push_part(struct rows *rows, const struct frame *frame, uint32_t table, uint32_t shard)
+{
+    struct frame of = *frame;
+    of.type = FRAME_PUSH_BATCH_ROWS;
+    of.value.counter = rows_version(rows, table, shard) << 32;
+    return push_part(rows, &of, table, &rows->parts[table].adding[0], shard);
 }

@@ -34,7 +34,8 @@ struct rows_range {
     const struct permutation *order; /* NULL: as in the file; else the range's place in it: */
     uint64_t epoch;
     uint64_t first, count;
-    uint64_t version;
+    uint64_t version; /* or WIRE_NEWEST */
+    uint64_t attempt; /* the same once more, from newer versions, has another number */
 };
 
 /* From now on the rows of this range are wanted; nothing happens where they are already. What was wanted before is
@@ -56,6 +57,10 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
 /* All wanted rows, of each table: for model_evaluate(). They must be here. */
 const struct model_rows *rows_all(struct rows *rows);
 
+/* The oldest version in which a shard's rows of a table came; 0 where none were wanted of it. */
+uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard);
+uint32_t rows_tables(const struct rows *rows); /* 0 of NULL */
+
 /* ---- gradients: rows_begin(), rows_block() and model_gradient() for each block of a node, rows_push() ---- */
 
 /* A node's blocks come next. */
@@ -66,5 +71,14 @@ const struct model_rows *rows_block(struct rows *rows, uint32_t block, const flo
 /* Sends each shard its part of the node's sums: `frame` has term, step and node. `samples` of the step. -1 without
  * memory. */
 int rows_push(struct rows *rows, const struct frame *frame, uint64_t samples, struct error *err);
+
+/* ---- the same without a tree: rows_begin(), rows_next_block() for each block, rows_end(), rows_push_part() ---- */
+
+/* As rows_block(), of the block whose gradient is added to what there is. NULL without memory. */
+const struct model_rows *rows_next_block(struct rows *rows, const float *x, uint32_t n);
+/* Adds the last one. -1 without memory. */
+int rows_end(struct rows *rows);
+/* Sends a shard its part of a table's sums as PUSH_BATCH_ROWS: `frame` has task and sequence. -1 without memory. */
+int rows_push_part(struct rows *rows, const struct frame *frame, uint32_t table, uint32_t shard);
 
 #endif

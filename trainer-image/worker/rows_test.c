@@ -176,7 +176,7 @@ static struct rows_range range_of(const struct bed *bed, const struct permutatio
     struct schedule_step at = schedule_step(&schedule, step);
     struct tree tree = tree_of(bed->plan.blocks);
     uint64_t begin = tree_block(tree, at.count, first).begin, end = tree_block(tree, at.count, first + count - 1).end;
-    return (struct rows_range){bed->train, order, at.epoch, at.first + begin, end - begin, step};
+    return (struct rows_range){bed->train, order, at.epoch, at.first + begin, end - begin, step, 0};
 }
 
 static void want_and_get(struct bed *bed, const struct rows_range *range)

@@ -70,6 +70,11 @@ int deal_rows_init(struct worker *worker, struct error *err);
 bool deal_rows_here(struct worker *worker, const struct deal *deal);
 const struct model_rows *deal_rows_block(struct worker *worker, uint32_t block, const float *x, uint32_t n);
 void deal_rows_push(struct worker *worker, uint64_t step, uint32_t node);
+/* The same of a leased step, among the job's: at the newest version, anew with every attempt. */
+bool deal_rows_step_here(struct worker *worker, uint64_t step, uint64_t attempt);
+const struct model_rows *deal_rows_next_block(struct worker *worker, const float *x, uint32_t n);
+/* Pushes a shard's part of a table; `frame` has task and sequence. False where that failed, and the worker has. */
+bool deal_rows_push_part(struct worker *worker, const struct frame *frame, uint32_t table, uint32_t shard);
 void *deal_rows_place(struct link *link, struct conn *conn, const struct frame *frame, struct error *err);
 void deal_rows_received(struct link *link, const struct frame *frame, const void *payload);
 

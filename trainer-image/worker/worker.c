@@ -182,7 +182,7 @@ static int start_computing(struct worker *worker, struct error *err)
 {
     const struct worker_options *options = &worker->options;
     if (tasks_are_leased(options->plan))
-        return leases_new(&worker->leases, worker, err);
+        return leases_new(&worker->leases, worker, err) < 0 ? -1 : deal_rows_init(worker, err);
     if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
                        err) < 0 ||
         gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
