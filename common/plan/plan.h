@@ -164,6 +164,8 @@ CLEANUP_DEFINE(cleanup_plan_pointer, struct plan, plan_free)
 /* "lenet", "layers", or where the model comes from: for people. */
 const char *plan_model_name(const struct plan *plan);
 
+const char *plan_sync_name(enum plan_sync sync); /* "KAverage" */
+
 /* Ids of a column, and of all columns of categories. */
 uint32_t plan_categorical_rows(const struct plan_categorical *categorical);
 uint32_t plan_category_rows(const struct plan *plan);

@@ -365,6 +365,11 @@ static const struct sync_row {
          {{.path = "spec.sync.kAverage.localSteps"}, PLAN_MEMBER(local_steps), 1, 1e6, .type = U32, .optional = true}},
 };
 
+const char *plan_sync_name(enum plan_sync sync)
+{
+    return sync_rows[sync].type;
+}
+
 /* Comes after training. */
 int read_sync(struct plan *plan, const struct source *source, struct error *err)
 {

@@ -17,7 +17,6 @@ void display_init(struct display *display, const struct plan *plan, uint64_t tra
     *display = (struct display){
         .terminal = terminal,
         .colours = terminal && getenv("NO_COLOR") == NULL,
-        .of_classes = plan->dataset.classes > 0,
         .epochs = plan->training.epochs,
         .batch = plan->training.batch_size,
         .train_samples = train_samples,
@@ -61,7 +60,7 @@ static const char *grouped(uint64_t number, char out[32])
 void display_start(struct display *display, const struct plan *plan, uint32_t workers)
 {
     char samples[32];
-    printf("%s%s%s: %s on %s, %s samples, %u epoch%s, batch %u; %u worker%s, %u parameter server%s\n",
+    printf("%s%s%s: %s on %s, %s samples, %u epoch%s, batch %u; %u worker%s, %u parameter server%s%s%s\n",
            colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan), plan->dataset.name,
            grouped(display->train_samples, samples), plan->training.epochs, plan->training.epochs == 1 ? "" : "s",
            plan->training.batch_size, workers, workers == 1 ? "" : "s", plan->shards, plan->shards == 1 ? "" : "s");
@@ -111,7 +110,7 @@ void display_epoch(struct display *display, const struct report_epoch *epoch)
     printf("epoch %u/%u  train loss %.4f", epoch->epoch, display->epochs, epoch->train_loss);
     if (epoch->validated)
         printf("  validation loss %.4f", epoch->validation_loss);
-    if (epoch->validated && display->of_classes)
+    if (epoch->validated && !isnan(epoch->accuracy))
         printf("  accuracy %s%.2f %%%s", colour(display, BOLD), epoch->accuracy, colour(display, NORMAL));
     char rate[32] = "0";
     if (epoch->duration_seconds > 0)
@@ -132,6 +131,41 @@ void display_log(struct display *display, const char *bytes, size_t length)
     clear_line(display);
     fflush(stdout);
     fwrite(bytes, 1, length, stderr);
+}
+
+/* "0: 81.3 %, 1: 17.0 %, 8–15: 1.7 %": how many updates came between a gradient's parameters and its own. */
+static void print_staleness(const struct report_sync *sync)
+{
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < REPORT_STALENESS_BUCKETS; i++)
+        all += sync->staleness[i];
+    if (all == 0)
+        return;
+    const char *before = "staleness ";
+    for (uint32_t i = 0; i < REPORT_STALENESS_BUCKETS; i++) {
+        if (sync->staleness[i] == 0)
+            continue;
+        char range[32];
+        if (i < 8)
+            snprintf(range, sizeof range, "%u", i);
+        else if (i + 1 < REPORT_STALENESS_BUCKETS)
+            snprintf(range, sizeof range, "%u–%u", 1U << (i - 5), (2U << (i - 5)) - 1);
+        else
+            snprintf(range, sizeof range, "%u and more", 1U << (i - 5));
+        printf("%s%s: %.1f %%", before, range, 100.0 * (double)sync->staleness[i] / (double)all);
+        before = ", ";
+    }
+    printf("\n");
+}
+
+void display_sync(const struct report_sync *sync)
+{
+    char steps[32], stale[32], duplicates[32];
+    if (!sync->known)
+        return;
+    printf("steps     %s of workers, %s too stale and computed again, %s that had come before\n",
+           grouped(sync->steps, steps), grouped(sync->stale, stale), grouped(sync->duplicates, duplicates));
+    print_staleness(sync);
 }
 
 void display_end(struct display *display, bool succeeded, const char *sentence)

@@ -12,8 +12,7 @@
 
 struct display {
     bool terminal, colours;
-    bool of_classes; /* else there is no accuracy */
-    bool line;       /* one that changes is on the screen */
+    bool line; /* one that changes is on the screen */
     uint32_t epochs, batch;
     uint64_t train_samples;
     struct instant before; /* of the last progress, and its step: for samples/s */
@@ -29,6 +28,8 @@ void display_epoch(struct display *display, const struct report_epoch *epoch);
 void display_note(struct display *display, const char *sentence);
 /* Lines of the processes' logs, as they come. */
 void display_log(struct display *display, const char *bytes, size_t length);
+/* What an asynchronous training did; nothing where it is not known. */
+void display_sync(const struct report_sync *sync);
 void display_end(struct display *display, bool succeeded, const char *sentence);
 
 #endif

@@ -68,7 +68,7 @@ static void keep_epoch(struct local *local, const struct report_epoch *epoch)
         cJSON_AddNumberToObject(entry, "trainLoss", epoch->train_loss);
     if (epoch->validated && isfinite(epoch->validation_loss))
         cJSON_AddNumberToObject(entry, "validationLoss", epoch->validation_loss);
-    if (epoch->validated && local->job.plan->dataset.classes > 0)
+    if (epoch->validated && !isnan(epoch->accuracy))
         cJSON_AddNumberToObject(entry, "accuracy", epoch->accuracy);
     cJSON_AddNumberToObject(entry, "parallelism", epoch->parallelism);
     cJSON_AddNumberToObject(entry, "durationSeconds", epoch->duration_seconds);
@@ -350,6 +350,7 @@ static void print_end(struct local *local)
     if (epochs > 0 && local->trained_seconds > 0)
         printf("speed     %.0f samples/s over %d epoch%s, validation included\n",
                (double)local->job.train_samples * epochs / local->trained_seconds, epochs, epochs == 1 ? "" : "s");
+    display_sync(&local->result.sync);
     if (local->processes.restarts > 0)
         printf("restarts  %u of workers\n", local->processes.restarts);
 }
