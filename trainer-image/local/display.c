@@ -63,7 +63,9 @@ void display_start(struct display *display, const struct plan *plan, uint32_t wo
     printf("%s%s%s: %s on %s, %s samples, %u epoch%s, batch %u; %u worker%s, %u parameter server%s%s%s\n",
            colour(display, BOLD), plan->job_name, colour(display, NORMAL), plan_model_name(plan), plan->dataset.name,
            grouped(display->train_samples, samples), plan->training.epochs, plan->training.epochs == 1 ? "" : "s",
-           plan->training.batch_size, workers, workers == 1 ? "" : "s", plan->shards, plan->shards == 1 ? "" : "s");
+           plan->training.batch_size, workers, workers == 1 ? "" : "s", plan->shards, plan->shards == 1 ? "" : "s",
+           plan->sync == PLAN_SYNCHRONOUS ? "" : "; ",
+           plan->sync == PLAN_SYNCHRONOUS ? "" : plan_sync_name(plan->sync));
 }
 
 static void measure(struct display *display, const struct report_progress *progress, struct instant now)
