@@ -61,7 +61,7 @@ static struct moments moments_of(float mean, double square, double count, double
 VECTOR_CLONES static void backward_plane(const float *x, float mean, const float *dy, float factor, float mean_dy,
                                          float slope, float *dx, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         dx[i] = factor * ((dy[i] - mean_dy) - (x[i] - mean) * slope);
 }
@@ -295,7 +295,7 @@ VECTOR_CLONES static void backward_row(const float *x, const struct rows *rows, 
 {
     const float *means = rows->means;
     const float *roots = rows->roots;
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t c = 0; c < n; c++)
         dx[c] = roots[c] * scale[c] * ((dy[c] - means_dy[c]) - (x[c] - means[c]) * slopes[c]);
 }

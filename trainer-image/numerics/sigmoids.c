@@ -81,28 +81,28 @@ INLINE struct normal normal_of(double x)
 
 VECTOR_CLONES void vector_tanh(float *y, const float *x, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         y[i] = tanh_of(x[i]);
 }
 
 VECTOR_CLONES void vector_sigmoid(float *y, const float *x, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         y[i] = sigmoid_of(x[i]);
 }
 
 VECTOR_CLONES void vector_gelu(float *y, const float *x, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         y[i] = (float)((double)x[i] * normal_of((double)x[i]).below);
 }
 
 VECTOR_CLONES void vector_gelu_slope(float *y, float *slope, const float *x, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         const double value = (double)x[i];
         const struct normal normal = normal_of(value);

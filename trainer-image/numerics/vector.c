@@ -10,7 +10,7 @@ VECTOR_CLONES void vector_add(float *restrict y, const float *restrict x, size_t
 
 VECTOR_CLONES void vector_sum(float *out, const float *a, const float *b, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         out[i] = a[i] + b[i];
 }
@@ -107,7 +107,7 @@ VECTOR_CLONES void vector_bfloat16_add(float *restrict y, const float *restrict 
 
 VECTOR_CLONES void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         out[i] = rounded(rounded(a[i]) + rounded(b[i]));
 }
@@ -121,7 +121,7 @@ VECTOR_CLONES void vector_bfloat16_sum_pack(uint16_t *restrict out, const float 
 
 VECTOR_CLONES void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n)
 {
-#pragma GCC ivdep
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         out[i] = round_bits(value_of(a[i]) + value_of(b[i]));
 }

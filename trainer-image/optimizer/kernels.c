@@ -4,9 +4,6 @@
 
 #include <math.h>
 
-/* Elements of one place only ever meet each other, also where `next` is `theta`. */
-#define EACH_BY_ITSELF _Pragma("GCC ivdep")
-
 static inline float mean_of(float sum, float scale, float most)
 {
     float g = sum * scale;
@@ -24,7 +21,7 @@ VECTOR_CLONES void kernel_sgd(const struct optimizer_step *step, float *next, co
 {
     const struct optimizer_step s = *step;
     (void)states;
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         next[i] = theta[i] - s.rate * gradient_of(&s, sum[i], theta[i]);
 }
@@ -34,7 +31,7 @@ VECTOR_CLONES void kernel_momentum(const struct optimizer_step *step, float *nex
 {
     const struct optimizer_step s = *step;
     float *velocity = states[0];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float v = s.momentum * velocity[i] + gradient_of(&s, sum[i], theta[i]);
         velocity[i] = v;
@@ -47,7 +44,7 @@ VECTOR_CLONES void kernel_nesterov(const struct optimizer_step *step, float *nex
 {
     const struct optimizer_step s = *step;
     float *velocity = states[0];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float v = s.momentum * velocity[i] + g;
@@ -61,7 +58,7 @@ VECTOR_CLONES void kernel_adagrad(const struct optimizer_step *step, float *next
 {
     const struct optimizer_step s = *step;
     float *squares = states[0];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float total = squares[i] + g * g;
@@ -75,7 +72,7 @@ VECTOR_CLONES void kernel_rmsprop(const struct optimizer_step *step, float *next
 {
     const struct optimizer_step s = *step;
     float *squares = states[0];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float average = s.keep2 * squares[i] + s.take2 * (g * g);
@@ -90,7 +87,7 @@ VECTOR_CLONES void kernel_rmsprop_momentum(const struct optimizer_step *step, fl
     const struct optimizer_step s = *step;
     float *squares = states[0];
     float *buffer = states[1];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float average = s.keep2 * squares[i] + s.take2 * (g * g);
@@ -107,7 +104,7 @@ VECTOR_CLONES void kernel_adam(const struct optimizer_step *step, float *next, c
     const struct optimizer_step s = *step;
     float *first = states[0];
     float *second = states[1];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float m = s.keep1 * first[i] + s.take1 * g;
@@ -125,7 +122,7 @@ VECTOR_CLONES void kernel_amsgrad(const struct optimizer_step *step, float *next
     float *first = states[0];
     float *second = states[1];
     float *largest = states[2];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = gradient_of(&s, sum[i], theta[i]);
         float m = s.keep1 * first[i] + s.take1 * g;
@@ -145,7 +142,7 @@ VECTOR_CLONES void kernel_lamb_update(const struct optimizer_step *step, const f
     float *first = states[0];
     float *second = states[1];
     float *update = states[2];
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++) {
         float g = mean_of(sum[i], s.scale, s.clip_value) * s.clip;
         float m = s.keep1 * first[i] + s.take1 * g;
@@ -158,7 +155,7 @@ VECTOR_CLONES void kernel_lamb_update(const struct optimizer_step *step, const f
 
 VECTOR_CLONES void kernel_lamb_apply(float rate, float *next, const float *theta, const float *update, size_t n)
 {
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         next[i] = theta[i] - rate * update[i];
 }
@@ -166,7 +163,7 @@ VECTOR_CLONES void kernel_lamb_apply(float rate, float *next, const float *theta
 VECTOR_CLONES void kernel_statistic(float scale, float momentum, float *next, const float *theta, const float *sum,
                                     size_t n)
 {
-    EACH_BY_ITSELF
+    VECTOR_EACH_ALONE
     for (size_t i = 0; i < n; i++)
         next[i] = theta[i] + momentum * (sum[i] * scale - theta[i]);
 }
