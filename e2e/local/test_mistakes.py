@@ -29,11 +29,11 @@ FIELDS = [
     ("batch 0", {"training": {"batchSize": 0}}, ["spec.training.batchSize"]),
     ("no learning rate", {"training": {"optimizer": {"learningRate": None}}}, ["spec.training.optimizer.learningRate"]),
     ("momentum 1", {"training": {"optimizer": {"momentum": 1}}}, ["spec.training.optimizer.momentum"]),
-    ("another optimizer", {"training": {"optimizer": {"type": "Adam"}}}, ["spec.training.optimizer.type", "SGD"]),
+    ("another optimizer", {"training": {"optimizer": {"type": "Adamax"}}}, ["spec.training.optimizer.type", "SGD"]),
     ("too many shards", {"parameterServers": {"shards": 17}}, ["spec.parameterServers.shards"]),
     ("more workers than blocks", {"workers": {"replicas": 9}}, ["spec.workers.replicas"]),
     ("a typing mistake", {"training": {"epoch": 3}}, ["spec.training.epoch"]),
-    ("no such type", {"sync": {"type": "Hogwild"}}, ["spec.sync.type"]),
+    ("no such type", {"sync": {"type": "Gossip"}}, ["spec.sync.type"]),
 ]
 
 
