@@ -1,4 +1,5 @@
 /* thole-trainer — the one program of a job: parameter server, worker, or both on one machine. */
+#include "data/data.h"
 #include "local/local.h"
 #include "numerics/numerics.h"
 #include "pod.h"
@@ -70,6 +71,11 @@ int main(int argc, char **argv)
     start_without_threads(argv);
     numerics_setup();
     signal(SIGPIPE, SIG_IGN);
+    struct error err = {0};
+    if (dataset_guard(&err) < 0) {
+        fprintf(stderr, "thole-trainer: %s\n", error_message(&err));
+        return EXIT_FAILURE;
+    }
     const char *role = argc > 1 ? argv[1] : "";
     if (strcmp(role, "ps") == 0)
         return run_role(argc, argv, ps_main);

@@ -4,14 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct network_sample sample_of(const struct plan *plan, const struct dataset_description *train)
-{
-    struct network_sample sample;
-    (void)plan_sample(plan, &sample);
-    sample.shape = (struct shape){train->shape[0], train->shape[1], train->shape[2]};
-    return sample;
-}
-
 /* A start is not only parameters: what goes in and what comes out must be the same, too. */
 static int check_start(const struct plan *plan, const struct network *network, const struct network_sample *sample,
                        struct error *err)
@@ -53,7 +45,7 @@ static int take_loss(struct network *network, const struct plan *plan, struct er
 
 static int read_network(struct setup *setup, const struct plan *plan, const char *start, struct error *err)
 {
-    const struct network_sample sample = sample_of(plan, &setup->train);
+    const struct network_sample sample = dataset_sample(plan, setup->train.shape);
     if (plan->model.start == NULL)
         return plan_network(&setup->network, plan, &sample, err);
     if (start == NULL)

@@ -1,7 +1,6 @@
 /* Plans of every kind of model, data set, optimizer and sync type: what is written, what is read back, what is refused.
  */
 #include "common/plan/plan.h"
-#include "common/plan/schedule.h"
 #include "common/test/merge.h"
 
 #include <setjmp.h>
@@ -402,23 +401,12 @@ static void plans_have_a_largest_size(void **state)
     assert_non_null(strstr(error_message(&err), "at most 524288 fit: shorten spec.csv.categorical"));
 }
 
-static void the_end_of_the_training_files_validates(void **state)
-{
-    (void)state;
-    cleanup_plan struct plan *tested = plan_of(NULL, NULL);
-    assert_int_equal(validation_samples(tested, 1000), 0);
-    cleanup_plan struct plan *plan = plan_of("{\"training\":{\"validationSplit\":0.2}}", "{\"test\":null}");
-    static const uint64_t cases[][2] = {{0, 0}, {1, 1}, {4, 1}, {5, 1}, {9, 1}, {10, 2}, {1000, 200}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_int_equal(validation_samples(plan, cases[i][0]), cases[i][1]);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_has_its_text),    cmocka_unit_test(plans_hold_what_was_said),
         cmocka_unit_test(plans_build_their_networks), cmocka_unit_test(what_does_not_go_together_is_named),
-        cmocka_unit_test(plans_have_a_largest_size),  cmocka_unit_test(the_end_of_the_training_files_validates),
+        cmocka_unit_test(plans_have_a_largest_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

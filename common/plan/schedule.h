@@ -3,8 +3,8 @@
  * Step t (from 0, over the whole job) belongs to epoch t / steps_per_epoch (from 0) and takes the next `batch` samples
  * of that epoch's order; an epoch's last step may be short.
  *
- * A data set without test files is validated on the last part of its training files, in their order, and trained on
- * what is before: everywhere else "training samples" and "test samples" are these.
+ * Where a data set has no test files, "test samples" are what is held back of its training files, and "training
+ * samples" the rest (trainer-image/data).
  *
  * Validation block b holds the test set's samples [b·VALIDATION_BLOCK, (b+1)·VALIDATION_BLOCK), the last one what is
  * left; their losses add up in the order of blocks, whoever computed them.
@@ -37,16 +37,6 @@ static inline struct schedule_step schedule_step(const struct schedule *schedule
     uint64_t left = schedule->samples - first;
     return (struct schedule_step){step / schedule->steps_per_epoch, first,
                                   (uint32_t)(left < schedule->batch ? left : schedule->batch)};
-}
-
-/* Of so many samples in the training files, how many at the end are test samples; 0 where there are test files, else at
- * least one. A data set of one sample has none to train on. */
-static inline uint64_t validation_samples(const struct plan *plan, uint64_t in_files)
-{
-    if (plan->dataset.test.features != NULL)
-        return 0;
-    uint64_t samples = (uint64_t)((double)in_files * plan->training.validation_split);
-    return samples > 0 || in_files == 0 ? samples : 1;
 }
 
 enum { VALIDATION_BLOCK = 500 };
