@@ -190,12 +190,12 @@ static int lay_out(struct workspace *workspace, const struct model *model, struc
     list_gradients(model, workspace->samples, &spans, numbers);
     list_others(model, workspace->samples, &spans, numbers);
     const size_t packed = pack(&spans, order);
-    const size_t size = packed + scratch_bytes(model, workspace->samples);
-    workspace->memory = aligned_alloc(LINE, size);
+    workspace->size = packed + scratch_bytes(model, workspace->samples);
+    workspace->memory = aligned_alloc(LINE, workspace->size);
     if (workspace->memory == NULL)
-        return error_set(err, "out of memory for a workspace of %zu bytes (%u samples of model %s)", size,
+        return error_set(err, "out of memory for a workspace of %zu bytes (%u samples of model %s)", workspace->size,
                          workspace->samples, model->network->name);
-    memset(workspace->memory, 0, size);
+    memset(workspace->memory, 0, workspace->size);
     for (uint32_t i = 0; i < layers; i++)
         workspace->places[i] = (struct places){
             .output = at(workspace, &spans, numbers[i].output),

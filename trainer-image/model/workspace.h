@@ -19,7 +19,8 @@ struct workspace {
     uint32_t samples;
     struct places *places; /* [layer_count] */
     float *scratch;
-    void *memory; /* where all of them point */
+    void *memory; /* where all of them point … */
+    size_t size;  /* … and its bytes */
 };
 
 #endif
