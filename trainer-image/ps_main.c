@@ -25,6 +25,7 @@ struct ps {
     struct net *net;
     struct shard *shard;
     struct batches *batches; /* Asynchronous, Hogwild */
+    struct average *average; /* KAverage */
     struct shard_server *server;
     struct coordinator_server *coordinator; /* shard 0 */
     struct registrant *registrant;          /* the others */
@@ -275,7 +276,9 @@ static int start_coordinator(struct ps *ps, const struct model *model, const str
         .plan = pod->plan,
         .model = model,
         .shard = ps->shard,
-        .sync = ps->batches != NULL ? batches_sync(ps->batches) : NULL,
+        .sync = ps->batches != NULL   ? batches_sync(ps->batches)
+                : ps->average != NULL ? average_sync(ps->average)
+                                      : NULL,
         .train_samples = train->samples,
         .test_samples = test->samples,
         .boot_id = pod->boot_id,
@@ -344,15 +347,19 @@ static int start_from(struct ps *ps, const struct model *model, struct error *er
     return result;
 }
 
-/* Asynchronous, Hogwild: gradients are applied as they come. */
-static int take_batches(struct ps *ps, uint64_t train_samples, struct error *err)
+/* What shards of the other types than Synchronous do with what is pushed. */
+static int take_pushes(struct ps *ps, uint64_t train_samples, struct error *err)
 {
-    if (!tasks_are_leased(ps->pod->plan))
-        return 0;
+    const struct plan *plan = ps->pod->plan;
     const struct batches_hooks hooks = {.task_done = on_task_done, .arg = ps};
-    if (batches_new(&ps->batches, ps->shard, ps->pod->plan, train_samples, &hooks, err) < 0)
+    if (tasks_are_leased(plan) && batches_new(&ps->batches, ps->shard, plan, train_samples, &hooks, err) < 0)
         return -1;
-    shard_server_set_batches(ps->server, ps->batches);
+    if (plan->sync == PLAN_KAVERAGE && average_new(&ps->average, ps->net, ps->shard, plan, train_samples, err) < 0)
+        return -1;
+    if (ps->batches != NULL)
+        shard_server_set_batches(ps->server, ps->batches);
+    if (ps->average != NULL)
+        shard_server_set_average(ps->server, ps->average);
     return 0;
 }
 
@@ -367,7 +374,7 @@ static int start(struct ps *ps, const struct model *model, const struct dataset_
                                 .arg = ps};
     if (shard_new(&ps->shard, ps->net, ps->pod->plan, model, ps->pod->shard, train->samples, &hooks, err) < 0 ||
         shard_server_new(&ps->server, ps->net, ps->shard, &ps->pod->log, err) < 0 ||
-        take_batches(ps, train->samples, err) < 0)
+        take_pushes(ps, train->samples, err) < 0)
         return -1;
     if (ps->pod->plan->model.start != NULL && start_from(ps, model, err) < 0)
         return -1;
@@ -417,6 +424,7 @@ int ps_main(const struct pod *pod, struct error *err)
     registrant_free(ps.registrant);
     shard_server_free(ps.server);
     batches_free(ps.batches);
+    average_free(ps.average);
     shard_free(ps.shard);
     net_timer_free(ps.farewell);
     net_free(ps.net);

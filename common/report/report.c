@@ -215,6 +215,8 @@ static int read_sync(const cJSON *json, struct report_sync *sync, struct error *
     if (!sync->known)
         return 0;
     if (read_u64(json, "sync.steps", 0, WHOLE_MOST, &sync->steps, err) < 0 ||
+        (json_at(json, "sync.samples") != NULL &&
+         read_u64(json, "sync.samples", 0, WHOLE_MOST, &sync->samples, err) < 0) ||
         read_u64(json, "sync.duplicates", 0, WHOLE_MOST, &sync->duplicates, err) < 0 ||
         read_u64(json, "sync.stale", 0, WHOLE_MOST, &sync->stale, err) < 0)
         return -1;
@@ -396,6 +398,7 @@ static void write_sync(struct writer *writer, const struct report_sync *sync)
     struct writer inner = {.json = cJSON_CreateObject(), .good = true};
     inner.good = inner.json != NULL;
     write_whole(&inner, "steps", sync->steps);
+    write_whole(&inner, "samples", sync->samples);
     write_whole(&inner, "duplicates", sync->duplicates);
     write_whole(&inner, "stale", sync->stale);
     double staleness[REPORT_STALENESS_BUCKETS];

@@ -20,7 +20,7 @@
  * absent
  *                {"type":"finished","term":1,"result":"Succeeded"|"Failed","reason":"CamelCase","message":"…",
  *                 "model":{"path":"…","sha256":"<64 hex>","bytes":…,"step":…},     model absent without an output
- *                 "sync":{"steps":4690,"duplicates":3,"stale":12,"staleness":[4000,600,90]}}
+ *                 "sync":{"steps":4690,"samples":600000,"duplicates":3,"stale":12,"staleness":[4000,600,90]}}
  *                                                                            absent with the type Synchronous
  *   and from the operator:
  *                {"type":"ack","status":3,"history":2}    epochs up to these are durable: in the object's status,
@@ -75,14 +75,16 @@ struct report_hello {
 
 enum { REPORT_STALENESS_BUCKETS = 16 };
 
-/* What an asynchronous training has done so far. A batch's gradient counts once, as shard 0's first parameters took it;
- * with KAverage steps are those of the workers, and a duplicate is a worker's result that another had brought before.
- * `staleness` counts applied gradients by how many updates were made between the parameters that they come from and
- * their own: bucket i < 8 is of staleness i, bucket 8 of 8 to 15, 9 of 16 to 31 and so on, the last of all above. */
+/* What an asynchronous training has done so far: steps, and the samples in them. A batch's gradient counts once, as
+ * shard 0's first parameters took it; with KAverage steps are those of the workers, and a duplicate is a worker's
+ * result that another had brought before. `staleness` counts applied gradients by how many updates were made between
+ * the parameters that they come from and their own: bucket i < 8 is of staleness i, bucket 8 of 8 to 15, 9 of 16 to 31
+ * and so on, the last of all above. */
 struct report_sync {
     bool known; /* else the rest is zero: Synchronous */
     uint64_t steps, duplicates, stale;
     uint64_t staleness[REPORT_STALENESS_BUCKETS]; /* in JSON without the zeros at its end */
+    uint64_t samples;                             /* in those steps */
 };
 
 static inline uint32_t report_staleness_bucket(uint64_t staleness)

@@ -29,7 +29,7 @@ static const char *const golden[] = {
     "\"idleWorkers\":0,\"message\":\"waiting for a worker\"}",
     "{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"step\":0,\"steps\":2345,\"workers\":0,\"idleWorkers\":0}",
     "{\"type\":\"progress\",\"term\":1,\"epoch\":1,\"step\":7,\"steps\":9,\"workers\":2,\"idleWorkers\":0,"
-    "\"sync\":{\"steps\":7,\"duplicates\":1,\"stale\":2,\"staleness\":[4,0,3]}}",
+    "\"sync\":{\"steps\":7,\"samples\":700,\"duplicates\":1,\"stale\":2,\"staleness\":[4,0,3]}}",
     "{\"type\":\"epoch\",\"term\":4294967295,\"epoch\":3,\"trainLoss\":0.3127,\"validationLoss\":0.4,"
     "\"accuracy\":88.41,\"parallelism\":2,\"durationSeconds\":2.9}",
     "{\"type\":\"epoch\",\"term\":1,\"epoch\":3,\"trainLoss\":0.1,\"parallelism\":2,\"durationSeconds\":2.9}",
@@ -39,7 +39,7 @@ static const char *const golden[] = {
     "epochs\"," MODEL "}",
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Failed\",\"reason\":\"DataUnreadable\"}",
     "{\"type\":\"finished\",\"term\":1,\"result\":\"Succeeded\",\"reason\":\"Completed\"," MODEL
-    ",\"sync\":{\"steps\":4690,\"duplicates\":0,\"stale\":0,\"staleness\":[]}}",
+    ",\"sync\":{\"steps\":4690,\"samples\":700,\"duplicates\":0,\"stale\":0,\"staleness\":[]}}",
     "{\"type\":\"ack\",\"status\":3,\"history\":2}",
     "{\"type\":\"ack-finished\"}",
     "{\"type\":\"refused\",\"message\":\"a newer pod is the coordinator\"}",
@@ -87,14 +87,14 @@ static void mistakes_name_the_member(void **state)
          "\"message\":\"a\\nb\"}",
          "'message' holds control characters or is not UTF-8"},
         {PROGRESS "\"sync\":{}}", "'sync.steps' must be a whole number from 0 to 9007199254740992"},
-        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":-1}}",
+        {PROGRESS "\"sync\":{\"steps\":1,\"samples\":700,\"duplicates\":0,\"stale\":-1}}",
          "'sync.stale' must be a whole number from 0 to 9007199254740992"},
-        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0}}",
+        {PROGRESS "\"sync\":{\"steps\":1,\"samples\":700,\"duplicates\":0,\"stale\":0}}",
          "'sync.staleness' must be a list of at most 16 numbers"},
-        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0,"
+        {PROGRESS "\"sync\":{\"steps\":1,\"samples\":700,\"duplicates\":0,\"stale\":0,"
                   "\"staleness\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}",
          "'sync.staleness' must be a list of at most 16 numbers"},
-        {PROGRESS "\"sync\":{\"steps\":1,\"duplicates\":0,\"stale\":0,\"staleness\":[1,0.5]}}",
+        {PROGRESS "\"sync\":{\"steps\":1,\"samples\":700,\"duplicates\":0,\"stale\":0,\"staleness\":[1,0.5]}}",
          "'sync.staleness' must hold whole numbers from 0 to 9007199254740992"},
         {"{\"type\":\"refused\",\"message\":\"\xc3\"}", "'message' holds control characters or is not UTF-8"},
         {"{\"type\":\"refused\",\"message\":\"\xed\xa0\x80\"}", "'message' holds control characters or is not UTF-8"},

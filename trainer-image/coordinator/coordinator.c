@@ -74,7 +74,7 @@ static void finish(struct coordinator *coordinator, bool succeeded, const char *
     struct report_finished *result = &coordinator->result;
     result->term = coordinator->term;
     result->succeeded = succeeded;
-    result->sync = coordinator->sync;
+    result->sync = progress_sync(coordinator);
     snprintf(result->reason, sizeof result->reason, "%s", reason);
     snprintf(result->message, sizeof result->message, "%s", sentence);
     state_act(coordinator, (struct coordinator_action){.type = COORDINATOR_FINISHED});
@@ -129,9 +129,12 @@ void coordinator_saved(struct coordinator *coordinator, const struct report_mode
 
 /* ---- epochs ---- */
 
-static uint64_t epoch_end(const struct coordinator *coordinator)
+/* Are all of the epoch's steps, or rounds, opened? */
+static bool epoch_is_dealt(const struct coordinator *coordinator)
 {
-    return (coordinator->epochs_done + UINT64_C(1)) * coordinator->schedule.steps_per_epoch;
+    if (rounds_are_dealt(coordinator))
+        return rounds_epoch_is_dealt(coordinator);
+    return coordinator->next == (coordinator->epochs_done + UINT64_C(1)) * coordinator->schedule.steps_per_epoch;
 }
 
 static void begin_epoch(struct coordinator *coordinator, struct instant now)
@@ -139,6 +142,7 @@ static void begin_epoch(struct coordinator *coordinator, struct instant now)
     coordinator->phase = COORDINATOR_TRAINING;
     coordinator->epoch_began = now;
     coordinator->epoch_loss = 0;
+    coordinator->epoch_dealt = 0;
     if (tasks_are_leased(coordinator->plan))
         tasks_begin_epoch(coordinator, now);
     else
@@ -195,7 +199,7 @@ static void advance(struct coordinator *coordinator, struct instant now)
     deal_close_done(coordinator);
     if (coordinator->phase != COORDINATOR_TRAINING)
         return;
-    if (coordinator->next == epoch_end(coordinator)) {
+    if (epoch_is_dealt(coordinator)) {
         if (coordinator->oldest == coordinator->next)
             end_training_of_epoch(coordinator, now);
         return;
@@ -206,7 +210,8 @@ static void advance(struct coordinator *coordinator, struct instant now)
 
 static void try_start(struct coordinator *coordinator, struct instant now)
 {
-    if (coordinator->phase != COORDINATOR_WAITING || deal_members(coordinator, true) == 0)
+    if (coordinator->phase != COORDINATOR_WAITING || deal_members(coordinator, true) == 0 ||
+        !rounds_may_start(coordinator, now))
         return;
     for (uint32_t shard = 0; shard < coordinator->plan->shards; shard++)
         if (!coordinator->registered[shard])
@@ -250,10 +255,14 @@ static void diverged(struct coordinator *coordinator, const char *where, uint64_
 
 static void count_step(struct coordinator *coordinator, uint64_t step, double loss, struct instant now)
 {
+    const struct open_step *open = &coordinator->open[step % OPEN_STEPS];
+    /* A round's shares are computed side by side, and each of their steps counts as progress. */
+    uint64_t steps = rounds_are_dealt(coordinator) ? (open->steps + open->shares - 1) / open->shares : 1;
+    coordinator->steps_done += open->steps;
     coordinator->epoch_loss += loss;
-    state_note_time(coordinator, instant_since(now, coordinator->open[step % OPEN_STEPS].opened));
+    state_note_time(coordinator, instant_since(now, open->opened) / (int64_t)steps);
     if (!isfinite(loss))
-        diverged(coordinator, "of step", step);
+        diverged(coordinator, rounds_are_dealt(coordinator) ? "of round" : "of step", step);
 }
 
 int coordinator_shard_done(struct coordinator *coordinator, uint32_t shard, uint64_t step, double loss,
@@ -311,6 +320,7 @@ int coordinator_join(struct coordinator *coordinator, const char *name, uint32_t
                          COORDINATOR_MEMBERS_MOST, coordinator->plan->blocks);
     struct member *member = &coordinator->members[free_rank];
     *member = (struct member){.present = true, .heard = now, .progress = now};
+    coordinator->joined = now;
     snprintf(member->name, sizeof member->name, "%s", name);
     if (free_rank >= coordinator->ranks)
         coordinator->ranks = free_rank + 1;
@@ -386,6 +396,7 @@ void coordinator_tick(struct coordinator *coordinator, struct instant now)
 {
     if (coordinator->phase != COORDINATOR_OVER)
         deal_look_for_silence(coordinator, now);
+    try_start(coordinator, now);
 }
 
 /* ---- what is known ---- */

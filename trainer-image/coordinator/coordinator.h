@@ -10,6 +10,7 @@
  * the one before while some shard still lags. An open step's blocks are all held by some member that can be heard;
  * where a loss or a silence leaves blocks without such a holder they are dealt to the others at once. Nothing is ever
  * taken back: two members that compute one block push equal bits, and the shards drop the second.
+ * With KAverage a step is a round, and its blocks are shares: see rounds.c.
  * The types Asynchronous and Hogwild lease tasks instead: see tasks.c. An epoch's samples are then all applied once,
  * and so its end is a version of the parameters as with steps.
  */
@@ -29,9 +30,10 @@ enum {
 };
 
 enum coordinator_action_type {
-    COORDINATOR_WELCOME,  /* to rank: it is in; before anything else it is sent */
-    COORDINATOR_DEAL,     /* to rank: blocks [first, first+count) of `step` */
-    COORDINATOR_LEASE,    /* to rank: task `step`; all are over that lie `count` and more before it */
+    COORDINATOR_WELCOME, /* to rank: it is in; before anything else it is sent */
+    COORDINATOR_DEAL,    /* to rank: blocks [first, first+count) of `step` */
+    COORDINATOR_SHARE,   /* to rank: share `first` of round `step`, which has `shares`: `count` steps from `begin` on */
+    COORDINATOR_LEASE,   /* to rank: task `step`; all are over that lie `count` and more before it */
     COORDINATOR_VALIDATE, /* to rank: validation blocks [first, first+count) with parameters of version `step` */
     COORDINATOR_EPOCH,    /* history entry `first` (index from 0) has been added */
     COORDINATOR_SAVE,     /* fetch parameters of version `step` and write the model, then call coordinator_saved() */
@@ -40,8 +42,8 @@ enum coordinator_action_type {
 
 struct coordinator_action {
     enum coordinator_action_type type;
-    uint32_t rank, first, count;
-    uint64_t step;
+    uint32_t rank, first, count, shares;
+    uint64_t step, begin;
 };
 
 enum coordinator_phase {

@@ -1,6 +1,6 @@
 /* Random worlds around the coordinator: workers that come, go, fall silent and wake up again, shards that report in
- * any order they may. The world is a plain model of what workers and shards do; the coordinator must bring every one
- * of them to its end, with every step done once and no work for the dead. */
+ * any order they may; with KAverage, rounds of shares. The world is a plain model of what workers and shards do; the
+ * coordinator must bring every one of them to its end, with every step done once and no work for the dead. */
 #include "common/plan/schedule.h"
 #include "coordinator/coordinator.h"
 
@@ -31,7 +31,10 @@ struct world {
     struct instant now;
     struct worker workers[COORDINATOR_MEMBERS_MOST];
     uint32_t present;
-    uint64_t opened;                  /* steps that were dealt at all */
+    uint64_t opened;                  /* steps, or rounds, that were dealt at all */
+    uint32_t shares[2];               /* of round % 2 */
+    uint32_t weight[2][64];           /* what a block, or a share's steps, count for */
+    uint8_t *covered;                 /* of each of the job's steps, in how many shares it is */
     uint64_t arrived[SHARDS_MOST][2]; /* blocks of step % 2 that reached the shard */
     uint64_t shard_done[SHARDS_MOST]; /* steps whose root is complete there */
     uint64_t shard_told[SHARDS_MOST]; /* those the coordinator knows of */
@@ -49,9 +52,23 @@ static uint32_t pick(struct world *world, uint32_t below)
     return (uint32_t)((world->random >> 20) % below);
 }
 
-static uint64_t full(const struct world *world)
+static bool has_rounds(const struct world *world)
 {
-    return world->plan.blocks == 64 ? UINT64_MAX : (UINT64_C(1) << world->plan.blocks) - 1;
+    return world->plan.sync == PLAN_KAVERAGE;
+}
+
+static uint64_t full(const struct world *world, uint64_t step)
+{
+    uint32_t blocks = has_rounds(world) ? world->shares[step % 2] : world->plan.blocks;
+    return blocks == 64 ? UINT64_MAX : (UINT64_C(1) << blocks) - 1;
+}
+
+static uint64_t weight_of(const struct world *world, uint64_t step, uint64_t blocks)
+{
+    uint64_t weight = 0;
+    for (; blocks != 0; blocks &= blocks - 1)
+        weight += has_rounds(world) ? world->weight[step % 2][__builtin_ctzll(blocks)] : 1;
+    return weight;
 }
 
 static uint64_t slowest(const struct world *world)
@@ -67,7 +84,7 @@ static void get_deal(struct world *world, const struct coordinator_action *actio
 {
     struct worker *worker = &world->workers[action->rank];
     assert_true(worker->present && worker->welcomed);
-    assert_true(action->count > 0 && action->first + action->count <= world->plan.blocks);
+    assert_true(has_rounds(world) || (action->count > 0 && action->first + action->count <= world->plan.blocks));
     assert_true(action->step <= world->opened); /* in order, none left out */
     if (action->step == world->opened) {
         world->opened++;
@@ -76,22 +93,44 @@ static void get_deal(struct world *world, const struct coordinator_action *actio
     }
     assert_true(action->step + 2 >= world->opened);
     assert_true(world->shard_done[0] >= action->step); /* parameters of that step exist on shard 0 */
-    worker->dealt += action->count;
     for (uint32_t block = action->first; block < action->first + action->count; block++) {
         uint64_t bit = UINT64_C(1) << block;
+        worker->dealt += weight_of(world, action->step, bit);
         if (slowest(world) > action->step || (worker->blocks[action->step % 2] & bit) != 0)
-            worker->settled++;
+            worker->settled += weight_of(world, action->step, bit);
         else
             worker->blocks[action->step % 2] |= bit;
     }
+}
+
+/* Shares of a round are always the same, and of one epoch; together, rounds take every step once. */
+static void get_share(struct world *world, const struct coordinator_action *action)
+{
+    uint64_t per_epoch = schedule_of(&world->plan, world->samples).steps_per_epoch;
+    assert_true(action->shares > 0 && action->shares <= 64 && action->first < action->shares && action->count > 0);
+    assert_int_equal(action->begin / per_epoch, world->epochs);
+    assert_true((action->begin + action->count - 1) / per_epoch == world->epochs);
+    uint32_t *weight = &world->weight[action->step % 2][action->first];
+    if (action->step == world->opened) {
+        memset(world->weight[action->step % 2], 0, sizeof world->weight[0]);
+        world->shares[action->step % 2] = action->shares;
+    }
+    assert_int_equal(world->shares[action->step % 2], action->shares);
+    assert_true(*weight == 0 || *weight == action->count);
+    for (uint32_t i = 0; i < action->count && *weight == 0; i++)
+        world->covered[action->begin + i]++;
+    *weight = action->count;
+    struct coordinator_action deal = *action;
+    deal.count = 1;
+    get_deal(world, &deal);
 }
 
 static void get_validation(struct world *world, const struct coordinator_action *action)
 {
     struct worker *worker = &world->workers[action->rank];
     assert_true(worker->present && worker->welcomed);
-    assert_int_equal(action->step,
-                     (uint64_t)(world->epochs + 1) * schedule_of(&world->plan, world->samples).steps_per_epoch);
+    uint64_t steps = (uint64_t)(world->epochs + 1) * schedule_of(&world->plan, world->samples).steps_per_epoch;
+    assert_int_equal(action->step, has_rounds(world) ? world->opened : steps);
     assert_int_equal(slowest(world), action->step);
     if (worker->validate_version != action->step) {
         worker->settled += (uint64_t)__builtin_popcountll(worker->validate);
@@ -120,6 +159,9 @@ static void take_all(struct world *world)
         case COORDINATOR_DEAL:
             get_deal(world, &action);
             break;
+        case COORDINATOR_SHARE:
+            get_share(world, &action);
+            break;
         case COORDINATOR_LEASE:
             fail_msg("a task was leased");
             break;
@@ -147,7 +189,7 @@ static void drop_overtaken(struct world *world, struct worker *worker)
     for (uint64_t step = world->opened >= 2 ? world->opened - 2 : 0; step < world->opened; step++) {
         if (slowest(world) <= step)
             continue;
-        worker->settled += (uint64_t)__builtin_popcountll(worker->blocks[step % 2]);
+        worker->settled += weight_of(world, step, worker->blocks[step % 2]);
         worker->blocks[step % 2] = 0;
     }
 }
@@ -165,14 +207,14 @@ static void compute_one(struct world *world, uint32_t rank, bool dies)
             return; /* its parameters are not there yet */
         uint64_t bit = *blocks & -*blocks;
         *blocks &= ~bit;
-        worker->settled++;
+        worker->settled += weight_of(world, step, bit);
         for (uint32_t shard = 0; shard < world->plan.shards; shard++) {
             if (dies && pick(world, 2) == 0)
                 continue;
             if (world->shard_done[shard] != step)
                 continue; /* it has its root, and drops what comes again */
             world->arrived[shard][step % 2] |= bit;
-            if (world->arrived[shard][step % 2] == full(world))
+            if (world->arrived[shard][step % 2] == full(world, step))
                 world->shard_done[shard]++;
         }
         return;
@@ -283,6 +325,12 @@ static void make_world(struct world *world, uint64_t seed)
     world->plan.training.validate_every_epochs = pick(world, 3);
     world->samples = 1 + pick(world, 200);
     world->test_samples = pick(world, 4) == 0 ? 0 : 1 + pick(world, 60 * VALIDATION_BLOCK);
+    if (pick(world, 2) == 0) {
+        world->plan.sync = PLAN_KAVERAGE;
+        world->plan.local_steps = pick(world, 8);
+    }
+    world->covered = calloc(schedule_of(&world->plan, world->samples).steps, 1);
+    assert_non_null(world->covered);
     world->coordinator = coordinator_new(&world->plan, world->samples, world->test_samples, 1, world->now);
     assert_non_null(world->coordinator);
 }
@@ -309,16 +357,22 @@ static void run_world(uint64_t seed)
                  (unsigned long long)world->opened, world->epochs);
     uint64_t steps = schedule_of(&world->plan, world->samples).steps;
     assert_int_equal(world->epochs, world->plan.training.epochs);
-    assert_int_equal(world->opened, steps);
-    assert_int_equal(world->saved_version, steps);
+    for (uint64_t step = 0; step < steps && has_rounds(world); step++)
+        assert_int_equal(world->covered[step], 1);
+    assert_true(has_rounds(world) ? world->opened <= steps : world->opened == steps);
+    assert_int_equal(world->saved_version, world->opened);
     for (uint32_t shard = 0; shard < world->plan.shards; shard++)
-        assert_int_equal(world->shard_done[shard], steps);
+        assert_int_equal(world->shard_done[shard], world->opened);
+    struct report_progress progress;
+    coordinator_progress(world->coordinator, world->now, &progress);
+    assert_int_equal(progress.step, steps);
     const struct report_epoch *last = coordinator_history(world->coordinator, world->epochs - 1);
     assert_true(last->validated == (world->test_samples > 0));
     coordinator_saved(world->coordinator, NULL, NULL);
     take_all(world);
     assert_true(world->over && coordinator_result(world->coordinator)->succeeded);
     coordinator_free(world->coordinator);
+    free(world->covered);
     free(world);
 }
 

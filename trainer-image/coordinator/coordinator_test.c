@@ -33,7 +33,7 @@ struct world {
 
 static void take_all(struct world *world)
 {
-    static const char *const names[] = {"welcome", "deal", "lease", "validate", "epoch", "save", "finished"};
+    static const char *const names[] = {"welcome", "deal", "share", "lease", "validate", "epoch", "save", "finished"};
     struct coordinator_action action;
     while (coordinator_take(world->coordinator, &action)) {
         size_t length = strlen(world->said);
@@ -48,6 +48,10 @@ static void take_all(struct world *world)
             break;
         case COORDINATOR_WELCOME:
             snprintf(out, size, "%s %u; ", name, action.rank);
+            break;
+        case COORDINATOR_SHARE:
+            snprintf(out, size, "%s %u %llu:%u/%u=%llu+%u; ", name, action.rank, (unsigned long long)action.step,
+                     action.first, action.shares, (unsigned long long)action.begin, action.count);
             break;
         case COORDINATOR_LEASE:
             snprintf(out, size, "%s %u %llu; ", name, action.rank, (unsigned long long)action.step);
@@ -85,11 +89,17 @@ static void expect_message(struct world *world, const char *text)
     assert_string_equal(progress.message, text);
 }
 
-static void begin(struct world *world, uint32_t blocks, uint32_t shards)
+static void begin_plan(struct world *world, const struct plan *plan)
 {
-    *world = (struct world){.plan = small_plan(blocks, shards), .now = {1000 * SECONDS}};
+    *world = (struct world){.plan = *plan, .now = {1000 * SECONDS}};
     world->coordinator = coordinator_new(&world->plan, SAMPLES, TEST_SAMPLES, 1, world->now);
     assert_non_null(world->coordinator);
+}
+
+static void begin(struct world *world, uint32_t blocks, uint32_t shards)
+{
+    const struct plan plan = small_plan(blocks, shards);
+    begin_plan(world, &plan);
 }
 
 static void end(struct world *world)
@@ -373,6 +383,48 @@ static void test_a_coordinator_that_was_stopped_blames_nobody(void **state)
     end(&world);
 }
 
+/* 3 steps an epoch: one each of two members', then the one that is left. */
+static void test_rounds_are_shared_and_lost_shares_dealt_again(void **state)
+{
+    (void)state;
+    struct world world;
+    struct plan plan = small_plan(1, 2);
+    plan.sync = PLAN_KAVERAGE;
+    plan.local_steps = 1;
+    begin_plan(&world, &plan);
+    shard_joins(&world, 0);
+    shard_joins(&world, 1);
+    join(&world, "a");
+    wait_for(&world, 900 * MILLISECONDS);
+    join(&world, "b");
+    wait_for(&world, 900 * MILLISECONDS);
+    expect(&world, "");
+    expect_message(&world, "Waits a moment for more workers to share the first round");
+    wait_for(&world, 200 * MILLISECONDS);
+    expect(&world, "welcome 0; welcome 1; share 0 0:0/2=0+1; share 1 0:1/2=1+1; ");
+    coordinator_lost(world.coordinator, 1, world.now);
+    expect(&world, "share 0 0:1/2=1+1; "); /* the same share: the same bits */
+    join(&world, "c");
+    expect(&world, "welcome 1; ");
+    expect_message(&world, "Trains epoch 1 of 2 with 2 workers");
+    join(&world, "d");
+    expect(&world, "welcome 2; ");
+    expect_message(&world, "Trains epoch 1 of 2 with 2 workers; 1 more idle until the next round");
+    done(&world, 0, 0);
+    expect(&world, "share 0 1:0/1=2+1; ");
+    done(&world, 0, 1);
+    expect(&world, "");
+    done(&world, 1, 0);
+    done(&world, 1, 1);
+    expect(&world, "validate 0 2:0+2; validate 1 2:2+1; ");
+    struct report_progress progress;
+    coordinator_progress(world.coordinator, world.now, &progress);
+    assert_int_equal(progress.step, STEPS_PER_EPOCH);
+    assert_true(progress.sync.known);
+    assert_int_equal(progress.sync.steps, STEPS_PER_EPOCH);
+    end(&world);
+}
+
 static void test_validation_and_history(void **state)
 {
     (void)state;
@@ -534,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_silence_of_all_deals_nothing_twice),
         cmocka_unit_test(test_slow_steps_allow_longer_silence),
         cmocka_unit_test(test_a_coordinator_that_was_stopped_blames_nobody),
+        cmocka_unit_test(test_rounds_are_shared_and_lost_shares_dealt_again),
         cmocka_unit_test(test_validation_and_history),
         cmocka_unit_test(test_values_are_neither_right_nor_wrong),
         cmocka_unit_test(test_the_end_comes_early_or_badly),

@@ -4,9 +4,14 @@
 static const int64_t SILENCE_LEAST = 2 * SECONDS;
 static const int64_t OWN_PAUSE = 1 * SECONDS;
 
-static uint64_t all_blocks(const struct coordinator *coordinator)
+uint32_t deal_blocks(const struct coordinator *coordinator, uint64_t step)
 {
-    uint32_t blocks = coordinator->plan->blocks;
+    return rounds_are_dealt(coordinator) ? coordinator->open[step % OPEN_STEPS].shares : coordinator->plan->blocks;
+}
+
+static uint64_t all_blocks(const struct coordinator *coordinator, uint64_t step)
+{
+    uint32_t blocks = deal_blocks(coordinator, step);
     return blocks == 64 ? UINT64_MAX : (UINT64_C(1) << blocks) - 1;
 }
 
@@ -30,11 +35,11 @@ uint32_t deal_members(const struct coordinator *coordinator, bool silent_too)
 }
 
 /* Something is put into a member's hands: if it had nothing, its time to get on begins now. */
-void deal_note(struct member *member, uint32_t blocks, struct instant now)
+void deal_note(struct member *member, uint32_t count, struct instant now)
 {
     if (member->dealt == member->settled)
         member->progress = now;
-    member->dealt += blocks;
+    member->dealt += count;
 }
 
 static void deal_run(struct coordinator *coordinator, uint32_t rank, uint64_t step, uint32_t first, uint32_t count,
@@ -46,6 +51,11 @@ static void deal_run(struct coordinator *coordinator, uint32_t rank, uint64_t st
         coordinator->open[step % OPEN_STEPS].parallelism++;
     for (uint32_t block = first; block < first + count; block++)
         *holds |= UINT64_C(1) << block;
+    if (rounds_are_dealt(coordinator)) {
+        for (uint32_t share = first; share < first + count; share++)
+            rounds_deal(coordinator, rank, step, share, now);
+        return;
+    }
     deal_note(member, count, now);
     state_act(coordinator, (struct coordinator_action){
                                .type = COORDINATOR_DEAL, .rank = rank, .step = step, .first = first, .count = count});
@@ -58,7 +68,7 @@ static void deal_part(struct coordinator *coordinator, uint32_t rank, uint64_t s
     uint32_t total = (uint32_t)__builtin_popcountll(missing);
     uint32_t begin = index * total / members, end = (index + 1) * total / members;
     uint32_t seen = 0, first = 0, count = 0;
-    for (uint32_t block = 0; block < coordinator->plan->blocks; block++) {
+    for (uint32_t block = 0; block < deal_blocks(coordinator, step); block++) {
         if ((missing >> block & 1) == 0)
             continue;
         uint32_t place = seen++;
@@ -95,7 +105,7 @@ static void deal_missing_of(struct coordinator *coordinator, uint64_t step, stru
 {
     /* With nobody audible the silent ones are all there is, and may only be slow. */
     bool silent_too = deal_members(coordinator, false) == 0;
-    uint64_t missing = all_blocks(coordinator) & ~held_blocks(coordinator, step, silent_too);
+    uint64_t missing = all_blocks(coordinator, step) & ~held_blocks(coordinator, step, silent_too);
     if (missing != 0)
         spread(coordinator, step, missing, silent_too, now);
 }
@@ -114,6 +124,8 @@ void deal_open_next(struct coordinator *coordinator, struct instant now)
 {
     uint64_t step = coordinator->next++;
     coordinator->open[step % OPEN_STEPS] = (struct open_step){.opened = now};
+    if (rounds_are_dealt(coordinator))
+        rounds_open(coordinator, &coordinator->open[step % OPEN_STEPS]);
     deal_missing_of(coordinator, step, now);
 }
 

@@ -52,7 +52,9 @@ static void say_what_is_waited_for(const struct coordinator *coordinator, struct
         say(text, "%s %u", before, shard);
         before = ",";
     }
-    if (text->length == 0)
+    if (text->length == 0 && deal_members(coordinator, true) > 0)
+        say(text, "Waits a moment for more workers to share the first round");
+    else if (text->length == 0)
         say(text, "Waits for a worker");
 }
 
@@ -62,6 +64,8 @@ static void say_who_is_left_out(const struct coordinator *coordinator, uint32_t 
     if (idle > 0 && tasks_are_leased(coordinator->plan))
         say(text, "; %u more idle, as an epoch has %llu batches (spec.training.batchSize)", idle,
             (unsigned long long)coordinator->schedule.steps_per_epoch);
+    else if (idle > 0 && rounds_are_dealt(coordinator))
+        say(text, "; %u more idle until the next round", idle);
     else if (idle > 0)
         say(text, "; %u more idle, as a step has %u blocks (spec.sync.synchronous.blocks)", idle,
             coordinator->plan->blocks);
@@ -109,15 +113,36 @@ static void say_what_is_done(const struct coordinator *coordinator, const struct
     say_who_is_left_out(coordinator, progress->idle_workers, now, text);
 }
 
+static bool counts_steps(const struct coordinator *coordinator)
+{
+    return coordinator->plan->sync != PLAN_SYNCHRONOUS;
+}
+
 static uint64_t steps_applied(const struct coordinator *coordinator)
 {
-    return tasks_are_leased(coordinator->plan) ? coordinator->steps_done : coordinator->shard_done[0];
+    return counts_steps(coordinator) ? coordinator->steps_done : coordinator->shard_done[0];
 }
 
 /* How many members have something to do at a time. */
 static uint64_t busy_most(const struct coordinator *coordinator)
 {
-    return tasks_are_leased(coordinator->plan) ? coordinator->tasks.per_epoch : coordinator->plan->blocks;
+    if (tasks_are_leased(coordinator->plan))
+        return coordinator->tasks.per_epoch;
+    if (!rounds_are_dealt(coordinator))
+        return coordinator->plan->blocks;
+    /* Who joins in the middle of a round has a share of the next. */
+    bool runs = coordinator->phase == COORDINATOR_TRAINING && coordinator->next > 0;
+    return runs ? deal_blocks(coordinator, coordinator->next - 1) : COORDINATOR_MEMBERS_MOST;
+}
+
+struct report_sync progress_sync(const struct coordinator *coordinator)
+{
+    struct report_sync sync = coordinator->sync;
+    if (rounds_are_dealt(coordinator)) {
+        sync.known = true;
+        sync.steps = coordinator->steps_done;
+    }
+    return sync;
 }
 
 static double loss_so_far(const struct coordinator *coordinator)
@@ -142,11 +167,11 @@ void coordinator_progress(const struct coordinator *coordinator, struct instant 
     *out = (struct report_progress){
         .term = coordinator->term,
         .epoch = runs && coordinator->epochs_done < epochs ? coordinator->epochs_done + 1 : coordinator->epochs_done,
-        .step = tasks_are_leased(coordinator->plan) ? coordinator->steps_done : coordinator->oldest,
+        .step = counts_steps(coordinator) ? coordinator->steps_done : coordinator->oldest,
         .steps = coordinator->schedule.steps,
         .train_loss = loss_so_far(coordinator),
         .workers = deal_members(coordinator, true),
-        .sync = coordinator->sync,
+        .sync = progress_sync(coordinator),
     };
     if (out->workers > busy_most(coordinator))
         out->idle_workers = out->workers - (uint32_t)busy_most(coordinator);

@@ -82,6 +82,21 @@ static void send_blocks(struct coordinator_server *server, enum frame_type type,
               NULL);
 }
 
+static void send_share(struct coordinator_server *server, const struct coordinator_action *action)
+{
+    if (server->ranks[action->rank] == NULL)
+        return;
+    conn_send(server->ranks[action->rank]->conn,
+              &(struct frame){.type = FRAME_SHARE,
+                              .term = FIRST_TERM,
+                              .step = action->step,
+                              .node = action->first,
+                              .offset = action->begin,
+                              .value.counter = action->shares,
+                              .count = action->count},
+              NULL);
+}
+
 static void send_welcome(struct peer *peer, uint32_t rank)
 {
     struct coordinator_server *server = peer->server;
@@ -198,6 +213,9 @@ static void take_action(struct coordinator_server *server, const struct coordina
         return;
     case COORDINATOR_DEAL:
         send_blocks(server, FRAME_DEAL, action);
+        return;
+    case COORDINATOR_SHARE:
+        send_share(server, action);
         return;
     case COORDINATOR_LEASE:
         send_blocks(server, FRAME_LEASE, action);
@@ -509,18 +527,19 @@ void coordinator_server_accept(struct coordinator_server *server, struct conn *c
     conn_set_handlers(conn, &peer_handlers, peer);
 }
 
-void coordinator_server_step_done(struct coordinator_server *server, uint64_t step, double loss)
-{
-    struct error err = {0};
-    if (coordinator_shard_done(server->coordinator, 0, step, loss, now(), &err) < 0)
-        coordinator_fail(server->coordinator, "InternalError", error_message(&err));
-    act(server);
-}
-
 static void note_sync(struct coordinator_server *server)
 {
     if (server->options.sync != NULL)
         coordinator_note_sync(server->coordinator, server->options.sync);
+}
+
+void coordinator_server_step_done(struct coordinator_server *server, uint64_t step, double loss)
+{
+    struct error err = {0};
+    note_sync(server);
+    if (coordinator_shard_done(server->coordinator, 0, step, loss, now(), &err) < 0)
+        coordinator_fail(server->coordinator, "InternalError", error_message(&err));
+    act(server);
 }
 
 void coordinator_server_task_done(struct coordinator_server *server, uint64_t task, double loss)

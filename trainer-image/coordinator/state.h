@@ -33,6 +33,10 @@ struct member {
 struct open_step {
     struct instant opened;
     uint32_t parallelism; /* members that were dealt blocks of it */
+
+    /* KAverage: it is a round of so many shares, of steps [first, first + steps) of the job's. */
+    uint32_t shares;
+    uint64_t first, steps;
 };
 
 struct open_task {
@@ -65,6 +69,7 @@ struct coordinator {
     struct member members[COORDINATOR_MEMBERS_MOST];
     uint32_t ranks; /* all members' ranks are below */
     struct instant ticked;
+    struct instant joined; /* the newest member */
 
     bool registered[PLAN_SHARDS_MOST];
     uint64_t shard_done[PLAN_SHARDS_MOST]; /* steps applied: the next DONE is of this step */
@@ -79,7 +84,8 @@ struct coordinator {
     struct tasks tasks;
     uint64_t tasks_oldest, tasks_next;
     struct open_task open_tasks[TASKS_OPEN_MOST]; /* of task % TASKS_OPEN_MOST */
-    uint64_t steps_done;                          /* of tasks that are applied on shard 0 */
+    uint64_t steps_done;                          /* of tasks and rounds that are applied on shard 0 */
+    uint64_t epoch_dealt;                         /* steps of this epoch that are in rounds */
 
     struct instant epoch_began;
     double epoch_loss;    /* sum over the steps that shard 0 has done, in the order that it has done them */
@@ -105,9 +111,19 @@ void deal_missing(struct coordinator *coordinator, struct instant now);
 /* Closes the steps that all shards have done. */
 void deal_close_done(struct coordinator *coordinator);
 uint32_t deal_members(const struct coordinator *coordinator, bool silent_too);
-void deal_note(struct member *member, uint32_t blocks, struct instant now);
+void deal_note(struct member *member, uint32_t count, struct instant now);
 void deal_hear(struct coordinator *coordinator, struct member *member, struct instant now);
 void deal_look_for_silence(struct coordinator *coordinator, struct instant now);
+
+/* The blocks of an open step, or the shares of a round. */
+uint32_t deal_blocks(const struct coordinator *coordinator, uint64_t step);
+
+/* rounds.c */
+bool rounds_are_dealt(const struct coordinator *coordinator);
+bool rounds_may_start(const struct coordinator *coordinator, struct instant now);
+void rounds_open(struct coordinator *coordinator, struct open_step *round);
+void rounds_deal(struct coordinator *coordinator, uint32_t rank, uint64_t number, uint32_t share, struct instant now);
+bool rounds_epoch_is_dealt(const struct coordinator *coordinator);
 
 /* tasks.c */
 void tasks_begin_epoch(struct coordinator *coordinator, struct instant now);
@@ -125,6 +141,7 @@ int validation_take(struct coordinator *coordinator, uint32_t index, uint32_t co
 void validation_sum(const struct coordinator *coordinator, double *loss, double *accuracy);
 
 /* progress.c */
+struct report_sync progress_sync(const struct coordinator *coordinator);
 int64_t progress_median_step(const struct coordinator *coordinator); /* nanoseconds; 0: none yet */
 
 #endif

@@ -176,6 +176,9 @@ static void take_all(struct world *world)
         case COORDINATOR_DEAL:
             fail_msg("a step was dealt");
             break;
+        case COORDINATOR_SHARE:
+            fail_msg("a share was dealt");
+            break;
         case COORDINATOR_LEASE:
             get_lease(world, &action);
             break;

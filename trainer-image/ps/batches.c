@@ -69,13 +69,18 @@ int batches_check(const struct batches *batches, const struct frame *frame, stru
     return 0;
 }
 
+static uint32_t samples_of(const struct batches *batches, const struct frame *frame)
+{
+    return schedule_step(&batches->tasks.schedule, tasks_step(&batches->tasks, frame->step, frame->node)).count;
+}
+
 static struct optimizer_step optimizer_step_of(const struct batches *batches, const struct frame *frame,
                                                uint64_t version, uint64_t staleness)
 {
     const struct schedule *schedule = &batches->tasks.schedule;
-    uint64_t samples = schedule_step(schedule, tasks_step(&batches->tasks, frame->step, frame->node)).count;
     double factor = batches->plan->sync == PLAN_ASYNCHRONOUS ? 1.0 / (1.0 + (double)staleness) : 1.0;
-    return optimizer_step(&batches->plan->training.optimizer, schedule, version, version + 1, samples, factor);
+    return optimizer_step(&batches->plan->training.optimizer, schedule, version, version + 1,
+                          samples_of(batches, frame), factor);
 }
 
 /* What was missing is applied: was it the last of its task? */
@@ -107,6 +112,7 @@ static int apply(struct batches *batches, const struct frame *frame, uint32_t in
     *taken = TAKEN_APPLIED;
     if (index == 0) {
         batches->sync.steps++;
+        batches->sync.samples += samples_of(batches, frame);
         batches->sync.staleness[report_staleness_bucket(staleness)]++;
     }
     note(batches, frame, index, frame->value.loss);

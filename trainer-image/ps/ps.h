@@ -106,6 +106,16 @@ CLEANUP_DEFINE(cleanup_batches_pointer, struct batches, batches_free)
 /* What has become of gradients so far; each counts once, as the shard's first chunk took it. */
 const struct report_sync *batches_sync(const struct batches *batches);
 
+/* The type KAverage: shares of rounds, instead of gradients (average.h). */
+struct average;
+/* All borrowed. */
+int average_new(struct average **out, struct net *net, struct shard *shard, const struct plan *plan,
+                uint64_t train_samples, struct error *err);
+void average_free(struct average *average);
+CLEANUP_DEFINE(cleanup_average_pointer, struct average, average_free)
+#define cleanup_average CLEANUP(cleanup_average_pointer)
+const struct report_sync *average_sync(const struct average *average); /* of the shard's first chunk */
+
 /* Serves DATA dialogues. A subscriber gets every version of every chunk as it gets ready; one that lags gets the newest
  * when it can take more, so that what is queued to it stays below a version and SHARD_QUEUE_MOST. */
 enum { SHARD_QUEUE_MOST = 4 * 1024 * 1024 };
@@ -117,6 +127,8 @@ CLEANUP_DEFINE(cleanup_shard_server_pointer, struct shard_server, shard_server_f
 #define cleanup_shard_server CLEANUP(cleanup_shard_server_pointer)
 /* PUSH_BATCH go to `batches`, borrowed, and PUSH are refused from now on. */
 void shard_server_set_batches(struct shard_server *server, struct batches *batches);
+/* The same for PUSH_SHARE. */
+void shard_server_set_average(struct shard_server *server, struct average *average);
 /* A proven DATA connection is the server's from now on, handlers and all: to be called from a dispatcher's `ready`. */
 void shard_server_accept(struct shard_server *server, struct conn *conn);
 /* What PARAMS carry from now on; a PUSH of another term closes its connection. 0, as at first: any will do. */

@@ -1,4 +1,5 @@
 /* DATA dialogues: who subscribes, asks and pushes. */
+#include "ps/average.h"
 #include "ps/batches.h"
 #include "ps/rows_client.h"
 #include "ps/shard.h"
@@ -20,7 +21,8 @@ struct client {
 struct shard_server {
     struct net *net;
     struct shard *shard;
-    struct batches *batches; /* NULL: gradients are PUSHes of tree nodes */
+    struct batches *batches; /* Asynchronous, Hogwild … */
+    struct average *average; /* … KAverage; both NULL: gradients are PUSHes of tree nodes */
     const struct log *log;
     struct client *clients;
     uint32_t term;
@@ -141,13 +143,16 @@ static int check_term(const struct shard_server *server, const struct frame *fra
     return 0;
 }
 
+/* PUSH, PUSH_BATCH or PUSH_SHARE, as the plan's type has it. */
 static int check_gradient(const struct shard_server *server, const struct frame *frame, struct error *err)
 {
-    bool is_batch = frame->type == FRAME_PUSH_BATCH;
-    if (is_batch != (server->batches != NULL))
-        return error_set(err, "%s came to a shard whose plan has none (spec.sync.type)",
-                         is_batch ? "PUSH_BATCH" : "PUSH");
-    return is_batch ? batches_check(server->batches, frame, err) : shard_check_push(server->shard, frame, err);
+    if (frame->type == FRAME_PUSH_BATCH && server->batches != NULL)
+        return batches_check(server->batches, frame, err);
+    if (frame->type == FRAME_PUSH_SHARE && server->average != NULL)
+        return average_check(server->average, frame, err);
+    if (frame->type == FRAME_PUSH && server->batches == NULL && server->average == NULL)
+        return shard_check_push(server->shard, frame, err);
+    return error_set(err, "a frame of type %u came to a shard whose plan has none (spec.sync.type)", frame->type);
 }
 
 static void *client_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
@@ -180,6 +185,15 @@ static int push(struct client *client, const struct frame *frame, struct error *
         return error_set(err, "PUSH is of step %llu, for which this shard has no parameters yet: it is at step %llu",
                          (unsigned long long)frame->step, (unsigned long long)shard_version(server->shard));
     return 0;
+}
+
+static int push_share(struct client *client, const struct frame *frame, struct error *err)
+{
+    struct shard_server *server = client->server;
+    struct payload *params = move(client->incoming);
+    int pushed = average_push(server->average, frame, params, err);
+    payload_unref(server->net, params);
+    return pushed;
 }
 
 static int push_batch(struct client *client, const struct frame *frame, struct error *err)
@@ -229,6 +243,8 @@ static int client_received(void *arg, struct conn *conn, const struct frame *fra
         return push(client, frame, err);
     case FRAME_PUSH_BATCH:
         return push_batch(client, frame, err);
+    case FRAME_PUSH_SHARE:
+        return push_share(client, frame, err);
     default:
         return error_set(err, "a frame of type %u came to a shard", frame->type);
     }
@@ -269,6 +285,11 @@ size_t shard_server_queued_most(const struct shard_server *server)
     for (const struct client *client = server->clients; client != NULL; client = client->next)
         most = conn_queued(client->conn) > most ? conn_queued(client->conn) : most;
     return most;
+}
+
+void shard_server_set_average(struct shard_server *server, struct average *average)
+{
+    server->average = average;
 }
 
 void shard_server_set_batches(struct shard_server *server, struct batches *batches)

@@ -12,8 +12,9 @@
  *            w: JOIN                     c: WELCOME | REFUSED
  *            c: DEAL …                   blocks of a step to compute; may come again for others' blocks
  *            c: LEASE …                  with the types Asynchronous and Hogwild, instead of DEAL: a task
+ *            c: SHARE …                  with the type KAverage, instead of DEAL: a share of a round
  *            c: VALIDATE …               blocks of the validation set       w: VALIDATED … one a block
- *            w: HEARTBEAT …              every 500 ms, with how many dealt blocks and steps of leased tasks are
+ *            w: HEARTBEAT …              every 500 ms, with how many dealt blocks and steps of tasks and shares are
  *                                        settled by now: computed, or dropped because they were over
  *            w: LEAVE                    it goes of its own will (SIGTERM); its blocks go to others at once
  *            c: FINISHED                 the job is over: idle until told to go
@@ -34,6 +35,9 @@
  *                                           chunk. With the types Asynchronous and Hogwild, instead of PUSH: the
  *                                           gradient of one step of a task for one chunk. A SUBSCRIBE is answered by
  *                                           the newest PARAMS then, and by nothing later
+ *            w: PUSH_SHARE …             with the type KAverage, instead of PUSH: what a share of a round has made of
+ *                                           one chunk's parameters. With the last share of a round they are averaged,
+ *                                           and that is the chunk's next version
  *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
  *                                           it is there; of the newest where WIRE_NEWEST is asked for
  *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
@@ -134,6 +138,9 @@ enum frame_type {
     FRAME_LEAVE = 22,
     FRAME_FINISHED = 23,
     FRAME_LEASE = 24, /* step: task (common/plan/tasks.h); count: tasks before it that may not be over yet */
+    /* step: round, and version of the parameters it begins with; node: share; value: shares of the round (u64);
+     * offset: the share's first step, among the job's (common/plan/schedule.h); count: how many */
+    FRAME_SHARE = 25,
 
     FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
     FRAME_ACCEPTED = 33,
@@ -154,6 +161,9 @@ enum frame_type {
      * value: the sum of losses; payload: floats, sums over the step's samples */
     FRAME_PUSH_BATCH = 60,
     FRAME_TAKEN = 61, /* step, node, offset: as pushed; count: enum taken; value: version of the payload (u64) */
+    /* step: round; node: share in the lower 16 bits, shares of the round in the upper; count: samples; offset: chunk;
+     * value: the sum of losses; payload: floats */
+    FRAME_PUSH_SHARE = 62,
 
     /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
     FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;

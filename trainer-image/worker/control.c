@@ -110,7 +110,7 @@ static int receive_deal(struct worker *worker, const struct frame *frame, struct
     const struct plan *plan = worker->options.plan;
     struct deal deal = {
         .validate = frame->type == FRAME_VALIDATE, .step = frame->step, .first = frame->node, .count = frame->count};
-    uint32_t blocks = worker->leases != NULL ? 0 : plan->blocks;
+    uint32_t blocks = worker->gradient == NULL ? 0 : plan->blocks;
     if (deal.validate)
         blocks = worker->validator != NULL ? validator_blocks(worker->validator) : 0;
     uint64_t steps = schedule_of(plan, dataset_samples(worker->options.train)).steps;
@@ -164,6 +164,8 @@ static int control_received(void *arg, struct conn *conn, const struct frame *fr
         return receive_welcome(worker, frame, payload, err);
     if (worker->joined && frame->term == worker->term && (frame->type == FRAME_DEAL || frame->type == FRAME_VALIDATE))
         return receive_deal(worker, frame, err);
+    if (worker->joined && frame->term == worker->term && frame->type == FRAME_SHARE)
+        return shares_add(worker, frame, err);
     if (worker->joined && frame->term == worker->term && frame->type == FRAME_LEASE)
         return leases_add(worker, frame, err);
     return error_set(err, "the coordinator cannot send a frame of type %u now", frame->type);
@@ -218,8 +220,8 @@ static void beat(void *arg)
     struct worker *worker = arg;
     if (!worker->joined || worker->control == NULL)
         return;
-    conn_send(worker->control,
-              &(struct frame){.type = FRAME_HEARTBEAT, .term = worker->term, .value.counter = worker->work.settled},
+    const uint64_t settled = worker->work.settled + (worker->shares != NULL ? shares_progress(worker->shares) : 0);
+    conn_send(worker->control, &(struct frame){.type = FRAME_HEARTBEAT, .term = worker->term, .value.counter = settled},
               NULL);
     net_timer_set(worker->heartbeat, HEARTBEAT);
 }

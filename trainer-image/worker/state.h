@@ -6,6 +6,7 @@
 #include "worker/leases.h"
 #include "worker/parameters.h"
 #include "worker/rows.h"
+#include "worker/shares.h"
 #include "worker/validate.h"
 #include "worker/work.h"
 #include "worker/worker.h"
@@ -28,6 +29,7 @@ struct worker {
     struct worker_options options;
     struct parameters *parameters; /* NULL with leases, and so is gradient */
     struct gradient *gradient;
+    struct shares *shares;       /* KAverage; else NULL; gradient is then, too */
     struct leases *leases;       /* NULL: blocks are dealt */
     struct rows *rows;           /* NULL: the model has no tables */
     struct validator *validator; /* NULL: nothing to validate with */

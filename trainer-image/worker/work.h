@@ -12,8 +12,10 @@ enum { WORK_MOST = 1024 };
 
 struct deal {
     bool validate;
-    uint64_t step; /* or the version to validate */
-    uint32_t first, count;
+    uint64_t step;         /* or the version to validate */
+    uint32_t first, count; /* blocks; of a share of a round: its number, and its steps … */
+    uint64_t begin;        /* … from this one on, among the job's … */
+    uint32_t shares;       /* … with so many in the round */
     bool computed, settled;
 };
 

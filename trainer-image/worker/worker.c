@@ -111,6 +111,11 @@ static const struct model_rows *push_block_rows(void *arg, uint32_t block, const
 
 static void compute_step(struct worker *worker, const struct deal *deal, const float *params)
 {
+    if (worker->shares != NULL) {
+        if (shares_compute(worker, deal, params))
+            work_computed(&worker->work, deal);
+        return;
+    }
     struct push push = {.worker = worker, .generation = worker->generation, .step = deal->step};
     struct gradient_hooks hooks = {.go_on = push_go_on, .place = push_place, .filled = push_filled, .arg = &push};
     if (worker->rows != NULL)
@@ -184,8 +189,11 @@ static int start_computing(struct worker *worker, struct error *err)
     if (tasks_are_leased(options->plan))
         return leases_new(&worker->leases, worker, err) < 0 ? -1 : deal_rows_init(worker, err);
     if (parameters_new(&worker->parameters, model_network(options->model), options->plan->shards, options->plan->wire,
-                       err) < 0 ||
-        gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
+                       err) < 0)
+        return -1;
+    if (options->plan->sync == PLAN_KAVERAGE)
+        return shares_new(&worker->shares, worker, err);
+    if (gradient_new(&worker->gradient, options->plan, options->model, options->train, err) < 0)
         return -1;
     return deal_rows_init(worker, err);
 }
@@ -223,6 +231,7 @@ void worker_free(struct worker *worker)
     gradient_free(worker->gradient);
     parameters_free(worker->parameters);
     leases_free(worker->leases);
+    shares_free(worker->shares);
     free(worker);
 }
 
