@@ -64,9 +64,7 @@ int setup_read(struct setup *out, const struct plan *plan, const char *data, con
         return -1;
     if (memcmp(out->train.shape, out->test.shape, sizeof out->train.shape) != 0)
         return error_set(err, "the data set's training samples have another shape than its test samples");
-    if (read_network(out, plan, start, err) < 0)
-        return -1;
-    return out->network->table_count == 0 ? 0 : plan_check_tables(plan, err);
+    return read_network(out, plan, start, err) < 0 ? -1 : plan_check_network(plan, out->network, err);
 }
 
 void setup_free(struct setup *setup)

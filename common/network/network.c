@@ -496,7 +496,11 @@ void network_free(struct network *network)
 
 uint32_t network_chunk(const struct network *network)
 {
-    return network->parameters < 1 << 18 ? 256 : 4096;
+    if (network->parameters >= 1 << 18)
+        return 4096;
+    if (network->parameters >= 1 << 12)
+        return 256;
+    return network->parameters >= 1 << 8 ? 16 : 1;
 }
 
 /* The tensor in which element `at` lies. */

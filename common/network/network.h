@@ -172,13 +172,14 @@ const char *network_zoo_name(uint32_t index);
  *
  * Norms of gradients and parameters are sums over canonical chunks, which begin at every tensor's beginning and then
  * every network_chunk() floats; they cross neither tensors nor shards, and so do not depend on the number of shards. */
-uint32_t network_chunk(const struct network *network); /* 4096, or 256 for models below 2^18 parameters */
+/* 4096; 256 for models below 2^18 parameters, 16 below 2^12, 1 below 2^8: so that each of 16 shards has some. */
+uint32_t network_chunk(const struct network *network);
 
 /* The end of the canonical chunk in which element `at` lies. */
 uint64_t network_chunk_end(const struct network *network, uint64_t at);
 
 /* The range of the flat vector that is shard `index`'s: about parameters/shards each, begun at canonical chunks.
- * begin == end where the model has too few chunks for so many shards. */
+ * begin == end where the model has fewer parameters than there are shards. */
 void network_shard_range(const struct network *network, uint32_t shards, uint32_t index, uint64_t *begin,
                          uint64_t *end);
 

@@ -575,20 +575,25 @@ static void shards_begin_at_chunks(void **state)
     static const struct {
         const char *zoo;
         uint32_t shape[3];
-        uint32_t chunk;
-    } cases[] = {{"mlp", {1, 28, 28}, 256}, {"resnet20", {3, 32, 32}, 4096}, {"logistic", {3, 1, 1}, 256}};
+        uint32_t classes, chunk, shards;
+    } cases[] = {
+        {"mlp", {1, 28, 28}, 10, 256, 16},    {"resnet20", {3, 32, 32}, 10, 4096, 16},
+        {"linear", {4095, 1, 1}, 0, 256, 16}, {"linear", {4094, 1, 1}, 0, 16, 16},
+        {"linear", {255, 1, 1}, 0, 16, 16},   {"logistic", {13, 1, 1}, 17, 1, 16},
+        {"logistic", {3, 1, 1}, 4, 1, 16},    {"linear", {3, 1, 1}, 0, 1, 4},
+    };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         cleanup_network struct network *network =
-            build_zoo(cases[i].zoo, image(cases[i].shape[0], cases[i].shape[1], cases[i].shape[2], 10));
+            build_zoo(cases[i].zoo, image(cases[i].shape[0], cases[i].shape[1], cases[i].shape[2], cases[i].classes));
         assert_int_equal(network_chunk(network), cases[i].chunk);
-        for (uint32_t shards = 1; shards <= 16; shards++) {
+        for (uint32_t shards = 1; shards <= cases[i].shards; shards++) {
             uint64_t at = 0;
             for (uint32_t shard = 0; shard < shards; shard++) {
                 uint64_t begin;
                 uint64_t end;
                 network_shard_range(network, shards, shard, &begin, &end);
                 assert_int_equal(begin, at);
-                assert_true(end >= begin && begins_chunk(network, begin));
+                assert_true(end > begin && begins_chunk(network, begin));
                 uint64_t even = network->parameters / shards;
                 assert_true(end - begin <= even + cases[i].chunk && end - begin + cases[i].chunk >= even);
                 at = end;

@@ -261,6 +261,8 @@ static void what_does_not_go_together_is_named(void **state)
          "layer conv2 (Conv2D): its 5×5 kernel does not fit its input of 6×4×4 from layer relu1"},
         {"{\"model\":{\"zoo\":\"lenet\"}}", LIBSVM,
          "layer pool1 (MaxPool): its 2×2 window does not fit its input of 6×1×1 from layer conv1"},
+        {"{\"model\":{\"zoo\":\"linear\"},\"parameterServers\":{\"shards\":4}}", "{\"shape\":[2,1,1],\"classes\":null}",
+         "spec.parameterServers.shards: 4 is more than a model of 3 parameters can be cut into; make it smaller"},
         {"{\"model\":{\"zoo\":\"widedeep\"}}", NULL,
          "model widedeep: the samples have no categories: name them in spec.csv.categorical of the Dataset, or take "
          "model mlp"},

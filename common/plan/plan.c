@@ -170,6 +170,16 @@ int plan_check_tables(const struct plan *plan, struct error *err)
     return 0;
 }
 
+int plan_check_network(const struct plan *plan, const struct network *network, struct error *err)
+{
+    if (network->parameters < plan->shards)
+        return error_set(err,
+                         "spec.parameterServers.shards: %u is more than a model of %" PRIu64
+                         " parameters can be cut into; make it smaller",
+                         plan->shards, network->parameters);
+    return network->table_count == 0 ? 0 : plan_check_tables(plan, err);
+}
+
 static bool has_tables(const struct plan *plan)
 {
     if (plan->model.zoo != NULL) /* one that cannot take categories is refused for that */
@@ -186,7 +196,7 @@ static int check_network(const struct plan *plan, struct error *err)
         return -1;
     if (plan->model.start != NULL || !plan_sample(plan, &sample))
         return 0;
-    return plan_network(&network, plan, &sample, err);
+    return plan_network(&network, plan, &sample, err) < 0 ? -1 : plan_check_network(plan, network, err);
 }
 
 /* ---- the whole ---- */

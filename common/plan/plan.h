@@ -177,6 +177,9 @@ bool plan_sample(const struct plan *plan, struct network_sample *out);
  * compiler asks where it can tell that there are any; who knows the network asks then. */
 int plan_check_tables(const struct plan *plan, struct error *err);
 
+/* What cannot be said without the network: tables, and shards that would have nothing. */
+int plan_check_network(const struct plan *plan, const struct network *network, struct error *err);
+
 /* The network of the plan's zoo model or layers, for such samples. With model.start there is none of its own: it is the
  * file's. */
 int plan_network(struct network **out, const struct plan *plan, const struct network_sample *sample, struct error *err);
