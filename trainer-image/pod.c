@@ -25,6 +25,7 @@ static const char help[] =
     "  --data DIR           root of the data set's files [/data]\n"
     "  --start FILE         the model file that a job with spec.model.trainJobRef or file starts from\n"
     "                       [/start/model.safetensors]\n"
+    "  --start-sha256 HEX   what that file must hold\n"
     "  --coordinator ADDR   host:port of shard 0 [$THOLE_COORDINATOR]\n"
     "  --listen ADDR        ps: where to listen [:7077]\n"
     "  --listen-fd N        ps: a listening socket that is open already\n"
@@ -73,6 +74,7 @@ enum flag {
     FLAG_TOKEN,
     FLAG_DATA,
     FLAG_START,
+    FLAG_START_SHA256,
     FLAG_COORDINATOR,
     FLAG_LISTEN,
     FLAG_LISTEN_FD,
@@ -94,6 +96,7 @@ static const struct option flags[] = {
     {"token", required_argument, NULL, FLAG_TOKEN},
     {"data", required_argument, NULL, FLAG_DATA},
     {"start", required_argument, NULL, FLAG_START},
+    {"start-sha256", required_argument, NULL, FLAG_START_SHA256},
     {"coordinator", required_argument, NULL, FLAG_COORDINATOR},
     {"listen", required_argument, NULL, FLAG_LISTEN},
     {"listen-fd", required_argument, NULL, FLAG_LISTEN_FD},
@@ -146,6 +149,9 @@ static int parse_flag(struct pod *pod, enum flag flag, const char *value, struct
         return 0;
     case FLAG_START:
         pod->start = value;
+        return 0;
+    case FLAG_START_SHA256:
+        pod->start_sha256 = value;
         return 0;
     case FLAG_COORDINATOR:
         pod->coordinator = value;
@@ -244,11 +250,30 @@ void pod_free(struct pod *pod)
     explicit_bzero(pod->token, sizeof pod->token);
 }
 
+/* A job was started with one file and no other: two in one place would be two jobs. */
+static int check_start(const struct pod *pod, struct error *err)
+{
+    uint8_t digest[SHA256_SIZE];
+    char found[SHA256_HEX_SIZE];
+    if (pod->start_sha256 == NULL)
+        return 0;
+    if (sha256_file(pod->start, digest, err) < 0)
+        return -1;
+    hex_encode(digest, sizeof digest, found);
+    if (strcmp(found, pod->start_sha256) == 0)
+        return 0;
+    return error_set(
+        err,
+        "the model file '%s' is not the one that the job was started with: its SHA-256 is %s, not %.64s; put "
+        "that file back, or make the job again",
+        pod->start, found, pod->start_sha256);
+}
+
 int pod_model(const struct pod *pod, struct model **out, struct dataset_description *train,
               struct dataset_description *test, struct error *err)
 {
-    cleanup_setup struct setup setup;
-    if (setup_read(&setup, pod->plan, pod->data, pod->start, err) < 0)
+    cleanup_setup struct setup setup = {0};
+    if (check_start(pod, err) < 0 || setup_read(&setup, pod->plan, pod->data, pod->start, err) < 0)
         return -1;
     *train = setup.train;
     *test = setup.test;

@@ -11,8 +11,8 @@
 struct pod {
     struct log log;
     char *const *argv;
-    const char *plan_file, *token_file, *data, *start, *output, *model_file, *listen, *advertise, *coordinator,
-        *operator_address;
+    const char *plan_file, *token_file, *data, *start, *start_sha256, *output, *model_file, *listen, *advertise,
+        *coordinator, *operator_address;
     const char *name, *uid;
     int listen_fd, report_fd; /* -1: none */
     uint32_t shard;

@@ -468,6 +468,38 @@ static void test_strangers_do_not_disturb(void **state)
     cluster_free(&cluster);
 }
 
+/* The operator froze what the file to start from holds: neither another nor none may be in its place. */
+static void test_a_file_in_the_place_of_the_start_is_refused(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    cluster_make(&cluster, 1, 1);
+    struct pod pod;
+    char start[128];
+    snprintf(start, sizeof start, "%s/start", cluster.bed.folder);
+    const char *argv[ARGUMENTS_MOST] = {
+        "thole-trainer",  "worker",
+        "--plan",         cluster.plan,
+        "--token",        cluster.token,
+        "--data",         cluster.bed.folder,
+        "--coordinator",  "127.0.0.1:1",
+        "--start",        start,
+        "--start-sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"};
+    spawn(&pod, (char *const *)argv, -1, NULL);
+    wait_for(&pod, "start': No such file or directory");
+    expect_end(&pod, 1);
+    bed_put(&cluster.bed, "start", "abd", 3);
+    spawn(&pod, (char *const *)argv, -1, NULL);
+    wait_for(&pod, "is not the one that the job was started with: its SHA-256 is a52d159f");
+    expect_end(&pod, 1);
+    bed_put(&cluster.bed, "start", "abc", 3);
+    spawn(&pod, (char *const *)argv, -1, NULL);
+    wait_for(&pod, "cannot reach the coordinator yet"); /* a zoo's model has no other use for the file */
+    kill(pod.pid, SIGTERM);
+    expect_end(&pod, 0);
+    cluster_free(&cluster);
+}
+
 static void test_what_cannot_start_says_why(void **state)
 {
     (void)state;
@@ -507,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_after_the_end_they_stay_until_told_to_go),
         cmocka_unit_test(test_a_worker_leaves_when_it_is_told_to),
         cmocka_unit_test(test_strangers_do_not_disturb),
+        cmocka_unit_test(test_a_file_in_the_place_of_the_start_is_refused),
         cmocka_unit_test(test_what_cannot_start_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
