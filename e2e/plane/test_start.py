@@ -51,6 +51,7 @@ def test_a_job_waits_for_another_and_begins_from_its_model(plane, cluster, names
             mount = next(m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "start")
             assert mount == {"name": "start", "mountPath": "/start", "readOnly": True,
                              "subPath": f"{namespace}/teacher/{uid}"}
+            assert pod["containers"][0]["args"][-2:] == ["--start-sha256", status_of(job)["start"]["sha256"]]
             volume = next(v for v in pod["volumes"] if v["name"] == "start")
             assert volume["hostPath"] == {"path": "/data/models", "type": "Directory"}
         cluster.delete("TrainJob", "teacher", namespace)  # what has begun does not need it any more

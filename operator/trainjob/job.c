@@ -59,7 +59,6 @@ void trainjob_decode(struct trainjob *out, const cJSON *object)
         .epochs = small_number(object, "spec.training.epochs", 0, TRAINJOB_EPOCHS_MOST),
         .replicas = small_number(object, "spec.workers.replicas", 1, PLAN_BLOCKS_MOST),
         .shards = small_number(object, "spec.parameterServers.shards", 1, PLAN_SHARDS_MOST),
-        .blocks = small_number(object, "spec.sync.synchronous.blocks", 8, PLAN_BLOCKS_MOST),
         .backoff_limit = small_number(object, "spec.runPolicy.backoffLimit", 6, 1000),
         .output_host_path = json_string(object, "spec.output.volume.hostPath.path", NULL),
         .has_output = json_at(object, "spec.output.volume") != NULL,

@@ -35,7 +35,7 @@ struct trainjob {
     bool has_finalizer;
 
     const char *dataset;
-    uint32_t epochs, replicas, shards, blocks, backoff_limit;
+    uint32_t epochs, replicas, shards, backoff_limit;
     const char *output_host_path; /* NULL: none */
     bool has_output;
     const char *start_job;       /* whose model is the start; NULL: none's */

@@ -190,13 +190,22 @@ static cJSON *environment(const struct trainjob_view *view, bool is_coordinator,
     return list;
 }
 
-/* A file of another name, or deeper in its volume, than jobs keep theirs. */
-static void add_start_file(cJSON *arguments, const char *path, bool *whole)
+/* A file may have another name, or be deeper in its volume, than those that jobs keep; of these it is known what they
+ * hold. */
+static void add_start_arguments(cJSON *arguments, const struct trainjob *job, bool *whole)
 {
-    char file[sizeof TRAINER_START_DIR + 512];
-    snprintf(file, sizeof file, TRAINER_START_DIR "/%s", path);
-    json_add_text(arguments, NULL, "--start", whole);
-    json_add_text(arguments, NULL, file, whole);
+    const char *path = json_string(job->object, "spec.model.file.path", NULL);
+    const char *sha256 = json_string(job->start, "sha256", NULL);
+    if (path != NULL) {
+        char file[sizeof TRAINER_START_DIR + 512];
+        snprintf(file, sizeof file, TRAINER_START_DIR "/%s", path);
+        json_add_text(arguments, NULL, "--start", whole);
+        json_add_text(arguments, NULL, file, whole);
+    }
+    if (sha256 != NULL) {
+        json_add_text(arguments, NULL, "--start-sha256", whole);
+        json_add_text(arguments, NULL, sha256, whole);
+    }
 }
 
 static cJSON *container(const struct trainjob_view *view, enum trainjob_role role, uint32_t shard, bool is_coordinator,
@@ -210,11 +219,9 @@ static cJSON *container(const struct trainjob_view *view, enum trainjob_role rol
              "\"capabilities\":{\"drop\":[\"ALL\"]}},"
              "\"volumeMounts\":[{\"name\":\"job\",\"mountPath\":\"" TRAINER_JOB_DIR "\",\"readOnly\":true}]}");
     json_add_text(json, "image", view->job->trainer_image, whole);
-    const char *start_file = json_string(view->job->object, "spec.model.file.path", NULL);
     cJSON *arguments = role == ROLE_PS ? tree("[\"ps\",\"--shard\",\"%" PRIu32 "\"]", shard) : tree("[\"worker\"]");
     json_add(json, "args", arguments, whole);
-    if (start_file != NULL)
-        add_start_file(arguments, start_file, whole);
+    add_start_arguments(arguments, view->job, whole);
     json_add(json, "env", environment(view, is_coordinator, json_at(user, "env"), whole), whole);
     if (role == ROLE_PS)
         json_add(json, "ports", tree("[{\"name\":\"thole\",\"containerPort\":%d}]", TRAINJOB_PORT), whole);

@@ -486,11 +486,13 @@ static void models_to_begin_from_are_mounted(void **state)
     static const char yaml[] =
         "name: of a job with a claim\n"
         "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}}, status: {" FROZEN
-        ", start: {trainJob: teacher, uid: teacher-uid, volume: {persistentVolumeClaim: {claimName: models}}}}}\n"
+        ", start: {trainJob: teacher, uid: teacher-uid, sha256: abcd, volume: {persistentVolumeClaim: {claimName: "
+        "models}}}}}\n"
         "---\n"
         "name: of a job with a directory\n"
         "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}}, status: {" FROZEN
-        ", start: {trainJob: teacher, uid: teacher-uid, volume: {hostPath: {path: /var/lib/thole/models}}}}}\n"
+        ", start: {trainJob: teacher, uid: teacher-uid, sha256: abcd, volume: {hostPath: {path: "
+        "/var/lib/thole/models}}}}}\n"
         "---\n"
         "name: of a file in a claim\n"
         "job: {spec: {model: {zoo: null, file: {path: a/b, volume: {persistentVolumeClaim: {claimName: old}}}}}, "
