@@ -77,6 +77,7 @@ const float *batch_compute(struct batch *batch, uint64_t step, const float *para
     const struct permutation order =
         permutation_of_epoch(batch->schedule.samples, batch->plan->training.seed, (uint32_t)of.epoch);
     *loss = 0;
+    dataset_prefetch(batch->train, &order, of.first, of.count);
     for (uint32_t done = 0; done < of.count; done += BATCH_BLOCK) {
         if (!hooks->go_on(hooks->arg))
             return NULL;

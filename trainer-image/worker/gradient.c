@@ -285,6 +285,25 @@ static bool reduce_right(struct gradient *gradient, uint32_t node, double *loss)
     return reduced == 0;
 }
 
+static struct permutation order_of(const struct gradient *gradient, const struct schedule_step *step)
+{
+    return permutation_of_epoch(gradient->schedule.samples, gradient->plan->training.seed, (uint32_t)step->epoch);
+}
+
+/* What the same blocks of the next step read: a worker is mostly dealt those again. */
+static void read_ahead(const struct gradient *gradient, uint64_t step, uint32_t node)
+{
+    if (step + 1 >= gradient->schedule.steps)
+        return;
+    const struct schedule_step next = schedule_step(&gradient->schedule, step + 1);
+    const struct permutation order = order_of(gradient, &next);
+    uint32_t first, end;
+    tree_node_blocks(gradient->tree, node, &first, &end);
+    const uint64_t from = tree_block(gradient->tree, next.count, first).begin;
+    const uint64_t to = tree_block(gradient->tree, next.count, end - 1).end;
+    dataset_prefetch(gradient->train, &order, next.first + from, to - from);
+}
+
 bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, const float *params,
                       const struct parameters *parameters, const struct gradient_hooks *hooks)
 {
@@ -292,8 +311,8 @@ bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, c
     gradient->parameters = parameters;
     gradient->params = params;
     gradient->step = schedule_step(&gradient->schedule, step);
-    gradient->order =
-        permutation_of_epoch(gradient->schedule.samples, gradient->plan->training.seed, (uint32_t)gradient->step.epoch);
+    gradient->order = order_of(gradient, &gradient->step);
+    read_ahead(gradient, step, node);
     gradient->left = gradient->spine = 0;
     wait_for_all(gradient);
     node = descend(gradient, node);
