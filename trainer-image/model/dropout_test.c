@@ -135,6 +135,57 @@ static void nothing_is_dropped_in_evaluation(void **state)
     assert_memory_equal(x, y, sizeof x);
 }
 
+/* ---- In a model ---- */
+
+static struct model *dropping_model(void)
+{
+    static const char text[] =
+        "[{\"name\":\"f\",\"type\":\"Flatten\"},{\"name\":\"d1\",\"type\":\"Dense\",\"units\":16},"
+        "{\"name\":\"drop\",\"type\":\"Dropout\",\"rate\":0.5},{\"name\":\"d2\",\"type\":\"Dense\"}]";
+    struct error err = {0};
+    cleanup_json cJSON *json = json_parse(text, sizeof text - 1, "layers", &err);
+    assert_non_null(json);
+    struct model *model = NULL;
+    const struct network_sample sample = {.shape = {3, 7, 5}, .classes = 4};
+    if (model_make(&model, &(struct network_spec){.layers = json}, &sample, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    return model;
+}
+
+/* A block's samples drop what they would drop in any other block; evaluated, they drop nothing. */
+static void blocks_of_any_size_drop_the_same(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    cleanup_model struct model *model = dropping_model();
+    cleanup_workspace struct workspace *workspace = NULL;
+    assert_int_equal(workspace_new(&workspace, model, SAMPLES, &err), 0);
+    const uint64_t parameters = model_parameters(model);
+    cleanup_free float *params = calloc(parameters, sizeof *params);
+    cleanup_free float *grad = calloc(parameters, sizeof *grad);
+    assert_true(params != NULL && grad != NULL);
+    model_init_range(model, 1, 0, parameters, params);
+    float x[ELEMENTS];
+    float targets[SAMPLES];
+    random_uniform_range(random_stream(2, RANDOM_CANARY, 0, 0, 0), 0, ELEMENTS, -2, 2, x);
+    for (uint32_t i = 0; i < SAMPLES; i++)
+        targets[i] = (float)(i % 4);
+
+    struct model_batch batch = {.n = SAMPLES, .x = x, .targets = targets, .place = {7, 3, 1000}};
+    const double whole = model_gradient(model, params, &batch, grad, workspace);
+    const double evaluated = model_evaluate(model, params, &batch, workspace).loss_sum;
+    double pieces = 0;
+    for (uint32_t at = 0; at < SAMPLES; at += 5) {
+        const struct model_batch piece = {5, x + (size_t)at * SIZE, targets + at, .place = {7, 3, 1000 + at}};
+        pieces += model_gradient(model, params, &piece, grad, workspace);
+    }
+    assert_true(fabs(whole - pieces) < 1e-5);
+    batch.place.epoch = 4;
+    assert_true(fabs(whole - model_gradient(model, params, &batch, grad, workspace)) > 1e-2);
+    assert_true(evaluated == model_evaluate(model, params, &batch, workspace).loss_sum);
+    assert_true(fabs(whole - evaluated) > 1e-2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -142,6 +193,8 @@ int main(void)
         cmocka_unit_test(what_is_dropped_depends_on_its_place_alone),
         cmocka_unit_test(what_is_dropped_stays_what_it_is),
         cmocka_unit_test(nothing_is_dropped_in_evaluation),
+        cmocka_unit_test(blocks_of_any_size_drop_the_same),
     };
+    numerics_setup();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
