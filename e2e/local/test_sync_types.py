@@ -13,6 +13,8 @@ TYPES = {
     "asynchronous": {"type": "Asynchronous", "asynchronous": {"maxStaleness": 4}},
     "asynchronous-bfloat16": {"type": "Asynchronous", "asynchronous": {"maxStaleness": 2, "wire": "BFloat16"}},
     "hogwild": {"type": "Hogwild"},
+    "kaverage": {"type": "KAverage", "kAverage": {"localSteps": 4}},
+    "kaverage-epoch-bfloat16": {"type": "KAverage", "kAverage": {"wire": "BFloat16"}},
 }
 EPOCHS, BATCH, SAMPLES = 10, 50, 1500
 
