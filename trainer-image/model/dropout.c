@@ -25,10 +25,17 @@ static void draw(const struct layer_call *call, uint8_t *kept)
     }
 }
 
+/* y = x·factor where kept, else 0; without a choice, so that the loop becomes vectors. y may be x. */
 VECTOR_CLONES static void scale_kept(const uint8_t *kept, const float *x, float factor, float *y, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        y[i] = kept[i] != 0 ? x[i] * factor : 0;
+    VECTOR_EACH_ALONE
+    for (size_t i = 0; i < n; i++) {
+        const float scaled = x[i] * factor;
+        uint32_t bits;
+        memcpy(&bits, &scaled, sizeof bits);
+        bits &= 0 - (uint32_t)kept[i];
+        memcpy(&y[i], &bits, sizeof bits);
+    }
 }
 
 static float factor_of(const struct layer_call *call)

@@ -63,20 +63,26 @@ static void streams_differ_in_every_coordinate(void **state)
 static void uniform_ranges_are_cut_anywhere(void **state)
 {
     (void)state;
+    enum { N = 333 };
+    /* Some begin within a block, one where the block's number outgrows 32 bits. */
+    static const uint64_t begins[] = {0, 1000, 1001, 1003, (UINT64_C(1) << 34) - 130};
     struct random_stream stream = random_stream(7, RANDOM_INIT, 3, 0, 0);
-    float whole[101];
-    random_uniform_range(stream, 1000, 1101, -0.5F, 0.5F, whole);
-    double mean = 0;
-    for (uint64_t i = 0; i < 101; i++) {
-        float one;
-        random_uniform_range(stream, 1000 + i, 1001 + i, -0.5F, 0.5F, &one);
-        assert_memory_equal(&one, &whole[i], sizeof one);
-        assert_true(one >= -0.5F && one < 0.5F);
-        float expected = -0.5F + (float)(random_u32_at(stream, 1000 + i) >> 8) * 0x1p-24F;
-        assert_memory_equal(&one, &expected, sizeof one);
-        mean += (double)one / 101;
+    for (size_t b = 0; b < sizeof begins / sizeof begins[0]; b++) {
+        float whole[N];
+        random_uniform_range(stream, begins[b], begins[b] + N, -0.5F, 0.5F, whole);
+        double mean = 0;
+        for (uint64_t i = 0; i < N; i++) {
+            const uint64_t at = begins[b] + i;
+            float one;
+            random_uniform_range(stream, at, at + 1, -0.5F, 0.5F, &one);
+            assert_memory_equal(&one, &whole[i], sizeof one);
+            assert_true(one >= -0.5F && one < 0.5F);
+            float expected = -0.5F + (float)(random_u32_at(stream, at) >> 8) * 0x1p-24F;
+            assert_memory_equal(&one, &expected, sizeof one);
+            mean += (double)one / N;
+        }
+        assert_true(fabs(mean) < 0.1);
     }
-    assert_true(fabs(mean) < 0.1);
 }
 
 /* ---- Permutations ---- */
