@@ -156,6 +156,102 @@ cJSON *object_policy(const struct trainjob_view *view)
     return whole ? move(policy) : NULL;
 }
 
+/* ---- volumes ---- */
+
+struct use {
+    const char *name, *path;               /* of the volume, and where it is mounted */
+    const cJSON *source;                   /* with hostPath or persistentVolumeClaim */
+    char sub_path[TRAINJOB_SUB_PATH_SIZE]; /* "": all of it */
+    bool writes;
+};
+
+struct uses {
+    struct use items[3];
+    size_t count;
+};
+
+static void list_uses(struct uses *out, const struct trainjob_view *view, bool is_coordinator)
+{
+    const struct trainjob *job = view->job;
+    *out = (struct uses){.count = 1};
+    struct use *data = &out->items[0];
+    *data = (struct use){.name = "data", .path = TRAINER_DATA_DIR, .source = json_at(view->dataset, "spec.source")};
+    snprintf(data->sub_path, sizeof data->sub_path, "%s",
+             json_string(data->source, "persistentVolumeClaim.subPath", ""));
+    struct use start = {.name = "start", .path = TRAINER_START_DIR};
+    start.source = trainjob_start_volume(job, start.sub_path);
+    if (start.source != NULL)
+        out->items[out->count++] = start;
+    if (is_coordinator && job->has_output)
+        out->items[out->count++] = (struct use){.name = "output",
+                                                .path = TRAINER_OUTPUT_DIR,
+                                                .source = json_at(job->object, "spec.output.volume"),
+                                                .writes = true};
+}
+
+static const char *claim_of(const struct use *use)
+{
+    return json_string(use->source, "persistentVolumeClaim.claimName", NULL);
+}
+
+/* Which volume a use is of: a pod with two of one claim would wait for ever (kubernetes/kubernetes#127004). */
+static size_t volume_of(const struct uses *uses, size_t index)
+{
+    const char *claim = claim_of(&uses->items[index]);
+    for (size_t i = 0; claim != NULL && i < index; i++)
+        if (claim_of(&uses->items[i]) != NULL && strcmp(claim_of(&uses->items[i]), claim) == 0)
+            return i;
+    return index;
+}
+
+static cJSON *mount(const struct uses *uses, size_t index, bool *whole)
+{
+    const struct use *use = &uses->items[index];
+    cJSON *json = tree("{\"name\":\"%s\",\"mountPath\":\"%s\"}", uses->items[volume_of(uses, index)].name, use->path);
+    if (!use->writes)
+        json_add(json, "readOnly", cJSON_CreateTrue(), whole);
+    if (use->sub_path[0] != '\0')
+        json_add_text(json, "subPath", use->sub_path, whole);
+    return json;
+}
+
+/* `source`: with hostPath or persistentVolumeClaim. A directory that is missing on the node is said, not made. */
+static cJSON *volume(const char *name, const cJSON *source, bool read_only, bool *whole)
+{
+    cJSON *json = cJSON_CreateObject();
+    json_add_text(json, "name", name, whole);
+    const char *path = json_string(source, "hostPath.path", NULL);
+    if (path != NULL) {
+        cJSON *host_path = json_add_object(json, "hostPath", whole);
+        json_add_text(host_path, "path", path, whole);
+        json_add_text(host_path, "type", "Directory", whole);
+    } else {
+        cJSON *claim = json_add_object(json, "persistentVolumeClaim", whole);
+        json_add_text(claim, "claimName", json_string(source, "persistentVolumeClaim.claimName", ""), whole);
+        if (read_only)
+            json_add(claim, "readOnly", cJSON_CreateTrue(), whole);
+    }
+    return json;
+}
+
+static cJSON *volumes(const struct trainjob_view *view, bool is_coordinator, bool *whole)
+{
+    char secret[OBJECT_NAME_SIZE];
+    object_secret_name(view->job, secret);
+    cJSON *list = tree("[{\"name\":\"job\",\"secret\":{\"secretName\":\"%s\",\"defaultMode\":%d}}]", secret, 0440);
+    struct uses uses;
+    list_uses(&uses, view, is_coordinator);
+    for (size_t i = 0; i < uses.count; i++) {
+        if (volume_of(&uses, i) != i)
+            continue;
+        bool writes = false;
+        for (size_t j = i; j < uses.count; j++)
+            writes = writes || (volume_of(&uses, j) == i && uses.items[j].writes);
+        json_add(list, NULL, volume(uses.items[i].name, uses.items[i].source, !writes, whole), whole);
+    }
+    return list;
+}
+
 /* ---- Deployments ---- */
 
 static cJSON *field_env(const char *name, const char *path)
@@ -229,56 +325,11 @@ static cJSON *container(const struct trainjob_view *view, enum trainjob_role rol
     if (resources != NULL)
         json_add(json, "resources", cJSON_Duplicate(resources, true), whole);
 
-    cJSON *mounts = (cJSON *)json_at(json, "volumeMounts");
-    cJSON *data = tree("{\"name\":\"data\",\"mountPath\":\"" TRAINER_DATA_DIR "\",\"readOnly\":true}");
-    const char *part = json_string(view->dataset, "spec.source.persistentVolumeClaim.subPath", NULL);
-    if (part != NULL)
-        json_add_text(data, "subPath", part, whole);
-    json_add(mounts, NULL, data, whole);
-    char start_path[TRAINJOB_SUB_PATH_SIZE];
-    if (trainjob_start_volume(view->job, start_path) != NULL) {
-        cJSON *start = tree("{\"name\":\"start\",\"mountPath\":\"" TRAINER_START_DIR "\",\"readOnly\":true}");
-        if (start_path[0] != '\0')
-            json_add_text(start, "subPath", start_path, whole);
-        json_add(mounts, NULL, start, whole);
-    }
-    if (is_coordinator && view->job->has_output)
-        json_add(mounts, NULL, tree("{\"name\":\"output\",\"mountPath\":\"" TRAINER_OUTPUT_DIR "\"}"), whole);
+    struct uses uses;
+    list_uses(&uses, view, is_coordinator);
+    for (size_t i = 0; i < uses.count; i++)
+        json_add((cJSON *)json_at(json, "volumeMounts"), NULL, mount(&uses, i, whole), whole);
     return json;
-}
-
-/* `source`: with hostPath or persistentVolumeClaim. A directory that is missing on the node is said, not made. */
-static cJSON *volume(const char *name, const cJSON *source, bool read_only, bool *whole)
-{
-    cJSON *json = cJSON_CreateObject();
-    json_add_text(json, "name", name, whole);
-    const char *path = json_string(source, "hostPath.path", NULL);
-    if (path != NULL) {
-        cJSON *host_path = json_add_object(json, "hostPath", whole);
-        json_add_text(host_path, "path", path, whole);
-        json_add_text(host_path, "type", "Directory", whole);
-    } else {
-        cJSON *claim = json_add_object(json, "persistentVolumeClaim", whole);
-        json_add_text(claim, "claimName", json_string(source, "persistentVolumeClaim.claimName", ""), whole);
-        if (read_only)
-            json_add(claim, "readOnly", cJSON_CreateTrue(), whole);
-    }
-    return json;
-}
-
-static cJSON *volumes(const struct trainjob_view *view, bool is_coordinator, bool *whole)
-{
-    char secret[OBJECT_NAME_SIZE];
-    object_secret_name(view->job, secret);
-    cJSON *list = tree("[{\"name\":\"job\",\"secret\":{\"secretName\":\"%s\",\"defaultMode\":%d}}]", secret, 0440);
-    json_add(list, NULL, volume("data", json_at(view->dataset, "spec.source"), true, whole), whole);
-    char start_path[TRAINJOB_SUB_PATH_SIZE];
-    const cJSON *start = trainjob_start_volume(view->job, start_path);
-    if (start != NULL)
-        json_add(list, NULL, volume("start", start, true, whole), whole);
-    if (is_coordinator && view->job->has_output)
-        json_add(list, NULL, volume("output", json_at(view->job->object, "spec.output.volume"), false, whole), whole);
-    return list;
 }
 
 /* So that a replacement of a shard avoids the node of the one it replaces: the scheduler counts pods that are still

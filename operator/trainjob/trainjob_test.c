@@ -489,6 +489,13 @@ static void models_to_begin_from_are_mounted(void **state)
         ", start: {trainJob: teacher, uid: teacher-uid, sha256: abcd, volume: {persistentVolumeClaim: {claimName: "
         "models}}}}}\n"
         "---\n"
+        "name: of a job with the same claim, which has the data too\n"
+        "dataset: {spec: {source: {hostPath: null, persistentVolumeClaim: {claimName: models, subPath: data}}}}\n"
+        "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}, output: {volume: {hostPath: null, "
+        "persistentVolumeClaim: {claimName: models}}}}, status: {" FROZEN
+        ", start: {trainJob: teacher, uid: teacher-uid, sha256: abcd, volume: {persistentVolumeClaim: {claimName: "
+        "models}}}}}\n"
+        "---\n"
         "name: of a job with a directory\n"
         "job: {spec: {model: {zoo: null, trainJobRef: {name: teacher}}}, status: {" FROZEN
         ", start: {trainJob: teacher, uid: teacher-uid, sha256: abcd, volume: {hostPath: {path: "
@@ -515,10 +522,8 @@ static void models_to_begin_from_are_mounted(void **state)
             const cJSON *trainer = cJSON_GetArrayItem(json_at(spec, "containers"), 0);
             cJSON *json = cJSON_AddObjectToObject(roles, trainjob_role_name((enum trainjob_role)role));
             cJSON_AddItemToObject(json, "args", cJSON_Duplicate(json_at(trainer, "args"), true));
-            cJSON_AddItemToObject(json, "mount",
-                                  cJSON_Duplicate(json_find(json_at(trainer, "volumeMounts"), "name", "start"), true));
-            cJSON_AddItemToObject(json, "volume",
-                                  cJSON_Duplicate(json_find(json_at(spec, "volumes"), "name", "start"), true));
+            cJSON_AddItemToObject(json, "mounts", cJSON_Duplicate(json_at(trainer, "volumeMounts"), true));
+            cJSON_AddItemToObject(json, "volumes", cJSON_Duplicate(json_at(spec, "volumes"), true));
         }
         situation_free(situation);
     }
