@@ -39,12 +39,12 @@ static uint32_t shares_in(uint64_t round)
 
 static uint32_t samples_of(uint64_t round, uint32_t share)
 {
-    return (uint32_t)(round * 17 + share * 29) % 200 + 1;
+    return (uint32_t)(round * 17 + UINT64_C(29) * share) % 200 + 1;
 }
 
 static float value_of(const struct world *world, uint64_t round, uint32_t share, uint32_t at)
 {
-    float value = (float)((round * 7919 + share * 104729 + at * 1299709) % 10007) / 3.0F;
+    float value = (float)((round * 7919 + UINT64_C(104729) * share + UINT64_C(1299709) * at) % 10007) / 3.0F;
     return world->plan.wire == PLAN_BFLOAT16 ? bfloat16_value(bfloat16_of(value)) : value;
 }
 

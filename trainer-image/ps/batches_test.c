@@ -49,12 +49,12 @@ static uint32_t pick(struct world *world, uint32_t below) /* splitmix64 */
     uint64_t z = world->seed += UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ (z >> 31)) % below);
+    return below == 0 ? 0 : (uint32_t)((z ^ (z >> 31)) % below);
 }
 
 static float gradient_of(uint64_t task, uint32_t sequence, uint32_t at)
 {
-    return (float)((task * 31 + sequence * 7 + at) % 23) - 11;
+    return (float)((task * 31 + UINT64_C(7) * sequence + at) % 23) - 11;
 }
 
 static double loss_of(uint64_t task, uint32_t sequence)
