@@ -204,7 +204,7 @@ int model_file_read(const struct model *model, const char *path, float *params, 
         return error_errno(err, "open model file '%s'", path);
     uint64_t data_begin;
     uint64_t data_bytes;
-    uint32_t rows[NETWORK_TABLES_MOST];
+    uint32_t rows[NETWORK_TABLES_MOST] = {0};
     cleanup_json cJSON *header = read_header(fd, path, &data_begin, &data_bytes, err);
     if (header == NULL || find_rows(network, header, path, rows, err) < 0)
         return -1;

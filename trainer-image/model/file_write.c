@@ -131,7 +131,7 @@ static char *header_text(const struct network *network, const struct model_table
     cleanup_free struct file_entry *entries = calloc(FILE_ENTRIES_MOST, sizeof *entries);
     if (header == NULL || entries == NULL || !add_metadata(header, network, plan, kernel))
         return NULL;
-    uint32_t rows[NETWORK_TABLES_MOST];
+    uint32_t rows[NETWORK_TABLES_MOST] = {0};
     for (uint32_t i = 0; i < network->table_count; i++)
         rows[i] = tables[i].count;
     const uint32_t count = file_entries(network, rows, entries);

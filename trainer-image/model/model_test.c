@@ -345,7 +345,7 @@ static void workspaces_share_memory(void **state)
 static void gradients_depend_on_their_arguments_alone(void **state)
 {
     (void)state;
-    for (uint32_t n = 1; n <= 17; n += 4) {
+    for (uint32_t n = 1; n <= 17; n += 8) {
         for (size_t i = 0; i < IMAGES; i++)
             check_bits(zoo(images[i], 28), n);
         for (size_t i = 0; i < GRAPHS; i++)
@@ -470,6 +470,43 @@ static void canaries_tell_plans_apart(void **state)
     }
 }
 
+static struct model *table_model(void)
+{
+    const struct network_sample columns = {.shape = {7, 1, 1}, .classes = 3, .categories = 3, .rows = 1000};
+    return build(&(struct network_spec){.zoo = "widedeep"}, &columns);
+}
+
+static struct model *value_model(void)
+{
+    const struct network_sample values = {.shape = {1, 2, 2}};
+    return build(&(struct network_spec){.zoo = "mlp"}, &values);
+}
+
+/* Of tables' rows, of values to predict, of what is random and of what is normalised. */
+static void every_kind_of_model_has_a_canary(void **state)
+{
+    (void)state;
+    struct model *models[] = {
+        table_model(),
+        value_model(),
+        zoo("resnet8", 8),
+        layers("[{'name':'f','type':'Flatten'},{'name':'d','type':'Dropout','rate':0.5},{'name':'fc','type':'Dense'}]"),
+        layers("[{'name':'f','type':'Flatten'},{'name':'d','type':'Dropout','rate':0.4},{'name':'fc','type':'Dense'}]"),
+    };
+    enum { MODELS = sizeof models / sizeof models[0] };
+    uint8_t digests[MODELS][SHA256_SIZE];
+    for (size_t i = 0; i < MODELS; i++) {
+        struct error err = {0};
+        uint8_t again[SHA256_SIZE];
+        assert_int_equal(model_canary(models[i], 32, 8, 640, digests[i], &err), 0);
+        assert_int_equal(model_canary(models[i], 32, 8, 640, again, &err), 0);
+        assert_memory_equal(digests[i], again, sizeof again);
+        for (size_t j = 0; j < i; j++)
+            assert_memory_not_equal(digests[i], digests[j], sizeof digests[i]);
+        model_free(models[i]);
+    }
+}
+
 static void too_large_a_block_is_said(void **state)
 {
     (void)state;
@@ -494,6 +531,7 @@ int main(void)
         cmocka_unit_test(ranges_become_final_from_the_end),
         cmocka_unit_test(training_learns),
         cmocka_unit_test(canaries_tell_plans_apart),
+        cmocka_unit_test(every_kind_of_model_has_a_canary),
         cmocka_unit_test(too_large_a_block_is_said),
     };
     numerics_setup();

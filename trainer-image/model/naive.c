@@ -249,7 +249,7 @@ double naive_loss(const struct network *network, const double *params, const dou
         outputs[i] = calloc(batch->n * shape_size(layer->out), sizeof *outputs[i]);
         if (outputs[i] == NULL)
             abort();
-        struct view view = {.layer = layer, .params = params, .output = outputs[i], .n = batch->n};
+        struct view view = {.layer = layer, .params = params, .output = outputs[i], .n = batch->n, .inputs = {sample}};
         if (layer->type == LAYER_EMBEDDING) {
             view.rows = rows[layer->table];
             view.ids = &batch->rows[layer->table];

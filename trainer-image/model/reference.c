@@ -53,7 +53,10 @@ static size_t inputs_of_group(const struct network_layer *layer)
 
 static size_t input_channel(const struct network_layer *layer, const struct tap *tap)
 {
-    return tap->o / (layer->out.c / layer->groups) * inputs_of_group(layer) + tap->c;
+    size_t group = 0;
+    while ((group + 1) * layer->out.c <= tap->o * layer->groups)
+        group++;
+    return group * inputs_of_group(layer) + tap->c;
 }
 
 /* Where the tap of output (i, j) of sample s reads; -1 in the padding. */
@@ -147,7 +150,7 @@ void conv2d_backward_reference(const struct network_layer *layer, const float *p
         grad[layer->bias_at + o] = (float)bias;
     }
     const size_t in = n * shape_size(layer->in);
-    cleanup_free double *sums = calloc(in, sizeof *sums);
+    cleanup_free double *sums = calloc(in + 1, sizeof *sums);
     struct tap tap = {0};
     do
         grad[weight_at(layer, &tap)] = (float)backward_tap(layer, &tap, params, x, dy, sums, n);
