@@ -4,17 +4,13 @@
 
 #include "common/cleanup.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -47,37 +43,9 @@ static void put_job(const struct bed *bed, const char *optimizer, const char *wi
     bed_put(bed, "job.yaml", text, strlen(text));
 }
 
-/* What it said, for who must know why. */
-static void fail_with_log(const struct bed *bed, const char *optimizer, int status)
+static void train(const struct bed *bed, uint32_t workers, uint32_t shards, char digest[SHA256_HEX_SIZE])
 {
-    char path[256], text[4096];
-    snprintf(path, sizeof path, "%s/log", bed->folder);
-    cleanup_file FILE *file = fopen(path, "r");
-    size_t length = file == NULL ? 0 : fread(text, 1, sizeof text - 1, file);
-    text[length] = '\0';
-    fail_msg("%s: ended with %x:\n%s", optimizer, (unsigned)status, text);
-}
-
-static void train(const struct bed *bed, const char *optimizer, uint32_t workers, uint32_t shards,
-                  char digest[SHA256_HEX_SIZE])
-{
-    char w[8], s[8], log[256];
-    snprintf(w, sizeof w, "%u", workers);
-    snprintf(s, sizeof s, "%u", shards);
-    snprintf(log, sizeof log, "%s/log", bed->folder);
-    const char *argv[] = {THOLE_TRAINER, "local", "-f",       bed->dataset, "-f",          bed->job, "--workers", w,
-                          "--shards",    s,       "--output", bed->output,  "--log-level", "error",  NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    pid_t pid;
-    int status = 0;
-    assert_int_equal(posix_spawn(&pid, THOLE_TRAINER, &actions, NULL, (char *const *)argv, environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    if (status != 0)
-        fail_with_log(bed, optimizer, status);
+    bed_train(bed, workers, shards);
     bed_digest(bed, digest);
 }
 
@@ -85,7 +53,7 @@ static void expect_same(const struct bed *bed, const char *optimizer, const char
                         uint32_t shards, const char *alone)
 {
     char many[SHA256_HEX_SIZE];
-    train(bed, optimizer, workers, shards, many);
+    train(bed, workers, shards, many);
     if (strcmp(many, alone) != 0)
         fail_msg("{%s} over %s: another model with %u workers and %u shards", optimizer, wire, workers, shards);
 }
@@ -105,7 +73,7 @@ static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
         for (size_t wire = full ? 0 : i % 2; wire < (full ? 2 : i % 2 + 1); wire++) {
             char alone[SHA256_HEX_SIZE];
             put_job(&bed, optimizers[i], wires[wire]);
-            train(&bed, optimizers[i], 1, 1, alone);
+            train(&bed, 1, 1, alone);
             for (uint32_t k = 0; full && k < WORKERS_MOST * SHARDS_MOST; k++)
                 expect_same(&bed, optimizers[i], wires[wire], 1 + k % WORKERS_MOST, 1 + k / WORKERS_MOST, alone);
             if (!full)
@@ -125,7 +93,7 @@ static void test_optimizers_and_wires_differ(void **state)
     for (int i = 0; i < 4; i++) {
         const char *optimizer = optimizers[i % 2 == 0 ? 0 : 7];
         put_job(&bed, optimizer, wires[i / 2]);
-        train(&bed, optimizer, 2, 1, digests[i]);
+        train(&bed, 2, 1, digests[i]);
         for (int k = 0; k < i; k++)
             assert_string_not_equal(digests[i], digests[k]);
     }

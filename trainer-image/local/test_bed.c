@@ -1,13 +1,18 @@
 #include "local/test_bed.h"
 
 #include "common/buffer.h"
+#include "common/cleanup.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -108,4 +113,36 @@ void bed_digest(const struct bed *bed, char out[SHA256_HEX_SIZE])
     if (sha256_file(path, digest, &err) < 0)
         fail_msg("%s", error_message(&err));
     hex_encode(digest, sizeof digest, out);
+}
+
+/* What it said, for who must know why. */
+static void fail_with_log(const struct bed *bed, int status)
+{
+    char path[256], text[4096];
+    snprintf(path, sizeof path, "%s/log", bed->folder);
+    cleanup_file FILE *file = fopen(path, "r");
+    size_t length = file == NULL ? 0 : fread(text, 1, sizeof text - 1, file);
+    text[length] = '\0';
+    fail_msg("ended with %x:\n%s", (unsigned)status, text);
+}
+
+void bed_train(const struct bed *bed, uint32_t workers, uint32_t shards)
+{
+    char w[8], s[8], log[256];
+    snprintf(w, sizeof w, "%u", workers);
+    snprintf(s, sizeof s, "%u", shards);
+    snprintf(log, sizeof log, "%s/log", bed->folder);
+    const char *argv[] = {THOLE_TRAINER, "local", "-f",       bed->dataset, "-f",          bed->job, "--workers", w,
+                          "--shards",    s,       "--output", bed->output,  "--log-level", "error",  NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+    pid_t pid;
+    int status = 0;
+    assert_int_equal(posix_spawn(&pid, THOLE_TRAINER, &actions, NULL, (char *const *)argv, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (status != 0)
+        fail_with_log(bed, status);
 }

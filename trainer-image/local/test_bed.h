@@ -19,6 +19,8 @@ void bed_put_dataset(const struct bed *bed, const char *features);
 void bed_put_job(const struct bed *bed, const char *zoo, uint32_t epochs, uint32_t batch, const char *rate);
 /* The same with spec.model as it stands in YAML. */
 void bed_put_model_job(const struct bed *bed, const char *model, uint32_t epochs, uint32_t batch, const char *rate);
+/* Runs the job to its end; fails with what it said where that is not the right one. */
+void bed_train(const struct bed *bed, uint32_t workers, uint32_t shards);
 void bed_digest(const struct bed *bed, char out[SHA256_HEX_SIZE]); /* of the model that is in `output` */
 
 enum { BED_SIDE = 12, BED_TRAIN = 301, BED_TEST = 120 };
