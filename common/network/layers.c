@@ -329,7 +329,8 @@ static void add_layer(cJSON *json, const struct layer_list *list, uint32_t index
     }
     for (size_t i = 0; i < MEMBERS; i++) {
         double value = get_member(layer, &members[i]);
-        if (!takes(&members[i], layer->type) || value == default_of(&members[i], layer))
+        bool needed = (members[i].needed >> layer->type & 1) != 0;
+        if (!takes(&members[i], layer->type) || (!needed && value == default_of(&members[i], layer)))
             continue;
         cJSON *item = members[i].type == MEMBER_BOOL ? cJSON_CreateBool(value != 0) : json_exact_number(value);
         json_add(object, members[i].name, item, whole);

@@ -18,7 +18,16 @@ static void check_bounds(const struct plan *plan)
         require(isfinite(plan->dataset.mean[i]) && plan->dataset.std[i] > 0);
     for (int i = 0; i < 3; i++)
         require(!plan->dataset.has_shape || plan->dataset.shape[i] > 0);
-    require(plan_model_name(plan) != NULL);
+    require((plan->model.zoo != NULL) + (plan->model.layers != NULL) + (plan->model.start != NULL) == 1);
+    require(plan_model_name(plan) != NULL && plan_sync_name(plan->sync) != NULL);
+    const struct plan_optimizer *optimizer = &plan->training.optimizer;
+    require(optimizer->momentum >= 0 && optimizer->momentum < 1 && optimizer->beta1 < 1 && optimizer->beta2 < 1);
+    require(optimizer->clip_norm >= 0 && optimizer->clip_value >= 0 && isfinite(optimizer->schedule.power));
+    require((optimizer->type == PLAN_SGD) == (optimizer->epsilon == 0));
+    require((plan->dataset.test.features != NULL) == (plan->training.validation_split == 0));
+    require((plan->dataset.format == PLAN_FORMAT_CSV) == (plan->dataset.csv.label_column != NULL));
+    require((plan->dataset.format == PLAN_FORMAT_LIBSVM) == (plan->dataset.features > 0));
+    require(plan_category_rows(plan) <= NETWORK_ROWS_MOST);
     const char *const paths[] = {plan->dataset.train.features, plan->dataset.train.labels};
     for (int i = 0; i < 2; i++)
         require(paths[i] == NULL || (paths[i][0] != '/' && paths[i][0] != '\0' && strncmp(paths[i], "../", 3) != 0));
