@@ -213,6 +213,8 @@ MONSTERS = {
     "a list of 100,000": ({"template": {"spec": {"tolerations": [{}] * 100_000}}}, "must have at most 32 items"),
     "a label of two megabytes": ({"template": {"metadata": {"labels": {"a": "x" * 2**21}}}}, "Too long"),
     "more than a request may hold": ({"template": {"metadata": {"labels": {"a": "x" * 2**22}}}}, "too large"),
+    "a list of 100,000 layers": ({"model": {"zoo": None, "layers": [{"name": "a", "type": "ReLU"}] * 100_000}},
+                                 "must have at most 256 items"),
     "a label's name of a megabyte": ({"template": {"metadata": {"labels": {"x" * 2**20: "a"}}}}, "spec.template.metadata"),
     "a text with a zero byte": ({"datasetRef": {"name": "a\0b"}}, "spec.datasetRef.name"),
     "a text in another script": ({"datasetRef": {"name": "данные"}}, "spec.datasetRef.name"),
@@ -226,6 +228,29 @@ def test_a_monster_is_refused_like_any_mistake(create, monster):
     assert 400 <= answer.code < 500, answer.code
     assert word in answer.message, answer.message[:500]
     assert len(answer.message) < 10_000, "that is no sentence"
+
+
+LARGE = {
+    "TrainJob": {"model": {"zoo": None, "layers": [
+        {"name": f"a{'x' * 27}{number}", "type": "Add", "inputs": ["input"] * 8} for number in range(256)]}},
+    "Dataset": {"format": "CSV", "train": {"features": "a.csv", "labels": None}, "test": None, "shape": None, "normalize": None,
+                "csv": {"labelColumn": "price", "categorical": [
+                    {"name": f"column-{column}", "vocabulary": [f"{word:064}" for word in range(40 if column else 1024)]}
+                    for column in range(256)]}},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_largest_that_fits_can_be_made_and_changed(api, space, create, kind):
+    """What the rules cost grows with what they look at: the API server ends a request that costs too much."""
+    manifest = merged(sample(kind), {"metadata": {"name": "large"}, "spec": LARGE[kind]})
+    made = create(manifest)
+    assert made.ok, made.message[:1000]
+    path = f"{RESOURCES[kind].format(space)}/large"
+    for change, subresource in ((STARTED if kind == "TrainJob" else {"status": {"phase": "Ready"}}, "/status"),
+                                ({"metadata": {"labels": {"a": "b"}}}, "")):
+        answer = api.request("PATCH", path + subresource, change, MERGE)
+        assert answer.ok, answer.message[:1000]
 
 
 def test_what_a_user_writes_into_the_status_is_not_kept(api, space, create):
