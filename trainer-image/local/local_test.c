@@ -353,6 +353,66 @@ static void test_a_job_starts_from_a_models_file(void **state)
     bed_free(&bed);
 }
 
+/* Prices that follow from two numbers, a town and a street; a tenth of the lines is held back for validation. */
+static void put_table(const struct bed *bed)
+{
+    enum { LINES = 400, TOWNS = 4 };
+    struct error err = {0};
+    cleanup_buffer struct buffer csv;
+    buffer_init(&csv, TEXT_MOST);
+    assert_int_equal(buffer_append_text(&csv, "rooms,age,town,street,price\n", &err), 0);
+    uint32_t random = 7;
+    for (uint32_t i = 0; i < LINES; i++) {
+        random = random * 1664525 + 1013904223;
+        const uint32_t rooms = random >> 29, age = random >> 24 & 31, town = random >> 16 & (TOWNS - 1);
+        const double price = rooms * 0.1 - age * 0.02 + town * 0.3;
+        char line[96];
+        snprintf(line, sizeof line, "%.1f,%.2f,t%u,s%u,%.3f\n", rooms / 8.0, age / 32.0, town, random >> 8 & 127,
+                 price);
+        assert_int_equal(buffer_append_text(&csv, line, &err), 0);
+    }
+    bed_put(bed, "prices.csv", csv.data, csv.length);
+    char text[512];
+    int length = snprintf(text, sizeof text,
+                          "apiVersion: thole.dev/v1alpha1\nkind: Dataset\nmetadata: {name: quarters}\nspec:\n"
+                          "  format: CSV\n  source: {hostPath: {path: %s}}\n  train: {features: prices.csv}\n"
+                          "  csv: {labelColumn: price, categorical: [{name: town, vocabulary: [t0, t1, t2]}, "
+                          "{name: street, buckets: 50}]}\n",
+                          bed->folder);
+    bed_put(bed, "dataset.yaml", text, (size_t)length);
+}
+
+/* Tables have rows for what was seen; of a start they come from the file. There is no accuracy of values. */
+static void test_models_of_tables_are_the_same_for_all(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed);
+    put_table(&bed);
+    char first[SHA256_HEX_SIZE], other[SHA256_HEX_SIZE], model[256], path[256];
+    static const char *const models[] = {"{zoo: linear}", "{zoo: widedeep}"};
+    for (size_t i = 0; i < 2; i++) {
+        bed_put_model_job(&bed, models[i], 2, 37, "0.05");
+        train(&bed, "1", "1", first);
+        train(&bed, "3", "2", other);
+        assert_string_equal(first, other);
+    }
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/history.json", bed.output);
+    cleanup_json cJSON *history = json_read_file(path, TEXT_MOST, &err);
+    assert_int_equal(cJSON_GetArraySize(history), 2);
+    assert_true(json_number(cJSON_GetArrayItem(history, 1), "validationLoss", -1) >= 0);
+    assert_null(json_at(cJSON_GetArrayItem(history, 1), "accuracy"));
+
+    snprintf(model, sizeof model, "{file: {volume: {hostPath: {path: %s}}, path: out/model.safetensors}}", bed.folder);
+    bed_put_model_job(&bed, model, 1, 37, "0.05");
+    snprintf(bed.output, sizeof bed.output, "%s/further", bed.folder);
+    train(&bed, "1", "1", first);
+    train(&bed, "2", "3", other);
+    assert_string_equal(first, other);
+    bed_free(&bed);
+}
+
 /* Before anything starts: by `local` itself, not by a process of the job. */
 static void test_a_layer_that_does_not_fit_is_said(void **state)
 {
@@ -421,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_a_lost_parameter_server_ends_the_job),
         cmocka_unit_test(test_an_interrupt_ends_everything),
         cmocka_unit_test(test_a_job_starts_from_a_models_file),
+        cmocka_unit_test(test_models_of_tables_are_the_same_for_all),
         cmocka_unit_test(test_a_layer_that_does_not_fit_is_said),
         cmocka_unit_test(test_what_goes_wrong_is_said),
     };
