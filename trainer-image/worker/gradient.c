@@ -17,7 +17,11 @@ struct gradient {
     struct workspace *workspace;
     float *x;
     float *targets;
-    uint64_t row;    /* floats of a row: the parameters, up to a whole cache line */
+    struct {
+        uint64_t epoch, first;
+        uint32_t samples; /* 0: none yet */
+    } held;               /* which samples those are */
+    uint64_t row;         /* floats of a row: the parameters, up to a whole cache line */
     float *rows;     /* of the left side, then of the right; those of the right that hold nothing yet are scratch */
     uint32_t *waits; /* of each chunk, the floats of the last block that are not final yet */
 
@@ -207,6 +211,20 @@ static void hand_out_rest(struct gradient *gradient, double loss)
 
 /* ---- computing ---- */
 
+/* Samples `range` of a step into x and targets, unless they are there. */
+static void fetch(struct gradient *gradient, const struct schedule_step *of, const struct permutation *order,
+                  struct block_range range)
+{
+    const uint64_t first = of->first + range.begin;
+    const uint32_t samples = (uint32_t)(range.end - range.begin);
+    if (gradient->held.epoch == of->epoch && gradient->held.first == first && gradient->held.samples == samples)
+        return;
+    dataset_fetch(gradient->train, order, first, samples, gradient->x, gradient->targets);
+    gradient->held.epoch = of->epoch;
+    gradient->held.first = first;
+    gradient->held.samples = samples;
+}
+
 static int compute_block(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
 {
     struct gradient *gradient = arg;
@@ -215,7 +233,7 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
         return -1;
     uint32_t samples = (uint32_t)(range.end - range.begin);
     uint64_t first = gradient->step.first + range.begin;
-    dataset_fetch(gradient->train, &gradient->order, first, samples, gradient->x, gradient->targets);
+    fetch(gradient, &gradient->step, &gradient->order, range);
     struct model_batch batch = {
         .n = samples,
         .x = gradient->x,
@@ -302,6 +320,21 @@ static void read_ahead(const struct gradient *gradient, uint64_t step, uint32_t 
     const uint64_t from = tree_block(gradient->tree, next.count, first).begin;
     const uint64_t to = tree_block(gradient->tree, next.count, end - 1).end;
     dataset_prefetch(gradient->train, &order, next.first + from, to - from);
+}
+
+void gradient_prepare(struct gradient *gradient, uint64_t step, uint32_t first)
+{
+    if (step >= gradient->schedule.steps)
+        return;
+    const struct schedule_step of = schedule_step(&gradient->schedule, step);
+    const struct permutation order = order_of(gradient, &of);
+    for (uint32_t block = first; block < gradient->tree.blocks; block++) {
+        const struct block_range range = tree_block(gradient->tree, of.count, block);
+        if (range.begin == range.end)
+            continue;
+        fetch(gradient, &of, &order, range);
+        return;
+    }
 }
 
 bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, const float *params,

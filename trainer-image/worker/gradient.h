@@ -26,6 +26,10 @@ CLEANUP_DEFINE(cleanup_gradient_pointer, struct gradient, gradient_free)
 uint32_t gradient_cover(const struct gradient *gradient, uint64_t step, uint32_t first, uint32_t count,
                         uint32_t nodes[TREE_COVER_MOST]);
 
+/* Fetches the samples that blocks from `first` on begin with, if the step has any: for when there is nothing to do but
+ * to wait for its parameters. It need not be computed next, or ever. */
+void gradient_prepare(struct gradient *gradient, uint64_t step, uint32_t first);
+
 struct gradient_hooks {
     /* Before every block: is the step still wanted? */
     bool (*go_on)(void *arg);

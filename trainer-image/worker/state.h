@@ -35,6 +35,10 @@ struct worker {
     struct validator *validator; /* NULL: nothing to validate with */
     struct work work;
     uint64_t asked_step; /* for which all chunks were looked through; UINT64_MAX: none */
+    struct {
+        uint64_t step;
+        uint32_t first;
+    } likely;            /* what will probably be dealt next */
     uint64_t generation; /* grows when what is being computed is no longer to be sent as it is */
 
     struct conn *control;

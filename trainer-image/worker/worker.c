@@ -131,6 +131,8 @@ static void compute_step(struct worker *worker, const struct deal *deal, const f
         if (worker->rows != NULL)
             deal_rows_push(worker, deal->step, nodes[i]);
     }
+    worker->likely.step = deal->step + 1;
+    worker->likely.first = deal->first;
     work_computed(&worker->work, deal);
 }
 
@@ -155,6 +157,14 @@ void worker_validate(struct worker *worker, const struct deal *deal, const float
     work_drop_over(&worker->work, worker->parameters);
 }
 
+/* There is nothing to do but wait: for parameters, or for a deal, which is mostly that of the step before. */
+static void prepare(struct worker *worker, const struct deal *next)
+{
+    if (worker->gradient != NULL && (next == NULL || !next->validate))
+        gradient_prepare(worker->gradient, next != NULL ? next->step : worker->likely.step,
+                         next != NULL ? next->first : worker->likely.first);
+}
+
 /* Computes what can be; false where there is nothing to do but wait. */
 static bool compute(struct worker *worker)
 {
@@ -162,12 +172,15 @@ static bool compute(struct worker *worker)
         return leases_compute(worker);
     work_drop_over(&worker->work, worker->parameters);
     const struct deal *next = work_next(&worker->work);
-    if (next == NULL)
+    if (next == NULL) {
+        prepare(worker, NULL);
         return false;
+    }
     const bool rows_here = deal_rows_here(worker, next); /* asked for ahead of the parameters */
     const float *params = parameters_at(worker->parameters, next->step);
     if (params == NULL) {
         ask_for_all_overtaken(worker, next);
+        prepare(worker, next);
         return false;
     }
     if (!rows_here)
