@@ -1,6 +1,7 @@
 """Jobs that begin from another job's model, and what asynchronous ones say of themselves, without a node of this machine."""
 
 import hashlib
+import json
 
 from support import manifests, stage
 from support.cluster import condition_of, status_of
@@ -31,10 +32,12 @@ def ended(cluster, namespace, name):
 
 
 def test_a_job_waits_for_another_and_begins_from_its_model(plane, cluster, namespace, start_operator):
-    operator = start_operator("--allowed-host-paths=/data").ready()
+    operator = start_operator("--allowed-host-paths=/data", "--debug").ready()
     cluster.create(manifests.dataset("/data/fashion-mnist"), namespace)
     cluster.create(student(), namespace)
     waits(cluster, namespace, "StartMissing", "TrainJob 'teacher'", "correct spec.model.trainJobRef.name")
+    shown = json.loads(operator.get(f"/debug/trainjob?key={namespace}/student")[1])
+    assert shown["memory"]["awaits"] == f"{namespace}/teacher"
     teacher = cluster.create(manifests.trainjob("teacher", output=OUTPUT, training={"epochs": 2}), namespace)
     waits(cluster, namespace, "StartNotReady", "TrainJob 'teacher'", "it is ")
     assert not cluster.list("Deployment", namespace, label_selector="thole.dev/job=student")

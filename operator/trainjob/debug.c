@@ -68,6 +68,8 @@ static cJSON *memory_json(const struct job_memory *memory, struct instant now)
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "uid", memory->uid);
     cJSON_AddStringToObject(json, "phase", trainjob_phase_name(memory->phase));
+    if (memory->awaits != NULL)
+        cJSON_AddStringToObject(json, "awaits", memory->awaits);
     add_reports(json, job_memory_reports(memory));
 
     const struct trainjob_attempts *made = job_memory_attempts(memory);
