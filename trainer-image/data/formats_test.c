@@ -2,6 +2,7 @@
 #include "data/data.h"
 
 #include "data/test_bed.h"
+#include "data/text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -168,6 +169,20 @@ static void a_word_may_stand_for_a_missing_value(void **state)
     bed.plan.dataset.mean[0] = 4;
     expect_samples(&bed, (const uint32_t[]){1, 1, 1}, 4, (const float[]){0, 0, 4, 0}, (const float[]){1, 2, 3, 4});
     bed_free(&bed);
+
+    /* Of words it is the empty one. */
+    static const struct plan_categorical categories[] = {
+        {.name = (char *)"city", .vocabulary = (char **)cities, .words = 3},
+        {.name = (char *)"street", .buckets = 1000000},
+    };
+    csv_bed(&bed, "price,city,street\n0,NA,NA\n0,,\n0,Oslo,a\n");
+    bed.plan.dataset.csv.categorical = (struct plan_categorical *)categories;
+    bed.plan.dataset.csv.missing = (char *)"NA";
+    cleanup_dataset struct dataset *dataset = open_part(&bed, DATASET_TRAIN);
+    float x[6], targets[3];
+    dataset_fetch(dataset, NULL, 0, 3, x, targets);
+    assert_true(x[0] == 0 && x[2] == 0 && x[4] == 1 && x[1] == x[3] && x[3] != x[5]);
+    bed_free(&bed);
 }
 
 static void every_numeric_column_may_have_its_own_mean(void **state)
@@ -230,6 +245,26 @@ static void numbers_are_rounded_once(void **state)
         const float expected = (float)strtod(texts[i], NULL);
         expect_samples(&bed, (const uint32_t[]){1, 1, 1}, 1, &expected, (const float[]){0});
         bed_free(&bed);
+    }
+}
+
+/* The double itself, of digits and exponents around those that are read without strtod(). */
+static void numbers_are_what_strtod_says(void **state)
+{
+    (void)state;
+    const struct random_stream stream = random_stream(5, RANDOM_INIT, 0, 0, 0);
+    for (uint64_t i = 0; i < 4000; i++) {
+        char text[64];
+        int length = snprintf(text, sizeof text, "%s%llu", i % 2 == 0 ? "-" : "",
+                              (unsigned long long)random_u32_at(stream, 4 * i) * random_u32_at(stream, 4 * i + 1));
+        const uint32_t cut = random_u32_at(stream, 4 * i + 2) % 19;
+        length = length > (int)cut + 2 ? length - (int)cut : length;
+        const int exponent = (int)(random_u32_at(stream, 4 * i + 3) % 60) - 30;
+        length += snprintf(text + length, sizeof text - (size_t)length, "%se%d", i % 3 == 0 ? ".5" : "", exponent);
+        double number;
+        assert_true(span_number((struct span){text, (size_t)length}, &number));
+        if (number != strtod(text, NULL))
+            fail_msg("%s is read as %a", text, number);
     }
 }
 
@@ -349,6 +384,19 @@ static void long_files_are_read_whole(void **state)
             const uint64_t sample = permutation_at(&order, i);
             assert_true(x[0] == (float)sample && target == (float)(ROWS - sample));
             assert_true(x[1] == (sample % 3 == 0 ? 0 : 2));
+        }
+    }
+    /* A part keeps no pages but its own, and all of those. */
+    bed.plan.dataset.test = (struct plan_split){0};
+    bed.plan.training.validation_split = .4;
+    for (enum dataset_part part = DATASET_TRAIN; part <= DATASET_TEST; part++) {
+        cleanup_dataset struct dataset *dataset = open_part(&bed, part);
+        const uint32_t first = part == DATASET_TEST ? ROWS * 6 / 10 : 0;
+        assert_int_equal(dataset_samples(dataset), part == DATASET_TEST ? ROWS * 4 / 10 : ROWS * 6 / 10);
+        for (uint32_t i = 0; i < dataset_samples(dataset); i++) {
+            float x[3], target;
+            dataset_fetch(dataset, NULL, i, 1, x, &target);
+            assert_true(x[0] == (float)(first + i) && target == (float)(ROWS - first - i));
         }
     }
     bed_free(&bed);
@@ -497,6 +545,7 @@ int main(void)
         cmocka_unit_test(every_numeric_column_may_have_its_own_mean),
         cmocka_unit_test(tables_may_be_images),
         cmocka_unit_test(numbers_are_rounded_once),
+        cmocka_unit_test(numbers_are_what_strtod_says),
         cmocka_unit_test(wrong_tables_get_a_sentence),
         cmocka_unit_test(class_labels_are_whole_numbers),
         cmocka_unit_test(parts_have_the_same_columns),
