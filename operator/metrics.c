@@ -92,6 +92,7 @@ static void print_jobs(const struct trainjob_controller *trainjobs, struct buffe
 
 /* ---- asynchronous trainings ---- */
 
+/* The sum takes each gradient for the middle of its bucket: more is not reported. */
 static void print_staleness(const struct report_sync *sync, struct buffer *out)
 {
     uint64_t below = 0, sum = 0;
