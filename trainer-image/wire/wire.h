@@ -287,7 +287,7 @@ struct conn *conn_dial(struct net *net, const char *address, enum dialogue dialo
  * the header whatever frame->length says. Never blocks; large queues start to move at once, small ones in net_wait; a
  * connection that failed drops it silently (its `closed` is on the way). */
 void conn_send(struct conn *conn, const struct frame *frame, struct payload *payload);
-/* The same with a short payload that is copied (at most WIRE_TEXT_MOST bytes, or a JSON of at most 64 KiB). */
+/* The same with a short payload that is copied (at most WIRE_TEXT_MOST bytes, or 64 KiB of JSON or doubles). */
 void conn_send_bytes(struct conn *conn, const struct frame *frame, const void *bytes, size_t length);
 size_t conn_queued(const struct conn *conn); /* bytes not yet handed to the kernel */
 
