@@ -91,6 +91,7 @@ static void wrong_npy_files_get_a_sentence(void **state)
         {1, "{'descr': '<c8', 'fortran_order': False, 'shape': (2, 3)}",
          "data set file 'x.npy' holds elements of type '<c8'; NPY files of u1, u2, u4, u8, i1, i2, i4, i8, f2, f4, f8 "
          "and b1 are read: convert them with astype"},
+        {1, "{'descr': '\033[2J', 'fortran_order': False, 'shape': (2, 3)}", "not understood at its byte 11"},
         {1, "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}", "holds elements of type '|O'"},
         {1, "{'descr': '', 'fortran_order': False, 'shape': (2, 3)}", "holds elements of type ''"},
         {1, "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3)}",

@@ -43,7 +43,7 @@ static bool take_word(struct scan *scan, const char *word)
     return there;
 }
 
-/* A string without escapes. */
+/* A string without escapes, fit for a sentence. */
 static bool take_string(struct scan *scan, char out[DESCR_SIZE])
 {
     skip_space(scan);
@@ -52,7 +52,7 @@ static bool take_string(struct scan *scan, char out[DESCR_SIZE])
     const char quote = *scan->at++;
     size_t length = 0;
     for (; scan->at < scan->end && *scan->at != quote; scan->at++) {
-        if (length == DESCR_SIZE - 1 || *scan->at == '\\' || *scan->at == '\0')
+        if (length == DESCR_SIZE - 1 || *scan->at == '\\' || *scan->at < ' ' || *scan->at > '~')
             return false;
         out[length++] = *scan->at;
     }
