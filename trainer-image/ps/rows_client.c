@@ -54,19 +54,22 @@ static int answer(struct rows_client *client, const struct frame *frame, const s
 {
     const struct tables *tables = shard_tables(client->shard);
     const uint32_t number = (uint32_t)frame->offset, dim = tables_dim(tables, number);
+    const struct frame rows_frame = {.type = FRAME_ROWS,
+                                     .term = client->term,
+                                     .node = frame->node,
+                                     .step = frame->step,
+                                     .offset = frame->offset,
+                                     .count = frame->count};
+    if (ids == NULL) {
+        conn_send(client->conn, &rows_frame, NULL);
+        return 0;
+    }
     struct payload *rows = payload_new(client->net, frame->count * row_bytes(client, dim));
     if (rows == NULL)
         return error_set(err, "no memory to send %u rows", frame->count);
     put_rows(client, tables_at(tables, number), frame->step, dim, (const uint32_t *)(const void *)ids->data,
              frame->count, rows->data);
-    conn_send(client->conn,
-              &(struct frame){.type = FRAME_ROWS,
-                              .term = client->term,
-                              .node = frame->node,
-                              .step = frame->step,
-                              .offset = frame->offset,
-                              .count = frame->count},
-              rows);
+    conn_send(client->conn, &rows_frame, rows);
     payload_unref(client->net, rows);
     return 0;
 }
@@ -77,8 +80,8 @@ static int wait_for_version(struct rows_client *client, const struct frame *fram
     const struct tables *tables = shard_tables(client->shard);
     uint64_t most = 0;
     for (uint32_t i = 0; i < tables_count(tables); i++)
-        most += (uint64_t)STEPS_WAITING_MOST * tables_rows_most(tables, i);
-    if (client->waiting_ids + frame->count > most)
+        most += (uint64_t)STEPS_WAITING_MOST * (1 + tables_rows_most(tables, i));
+    if (client->waiting_ids + 1 + frame->count > most)
         return error_set(err, "GET_ROWS asks ahead for more rows than steps can have");
     if (client->waiting_count == client->waiting_capacity) {
         uint32_t capacity = client->waiting_capacity == 0 ? 8 : 2 * client->waiting_capacity;
@@ -88,8 +91,8 @@ static int wait_for_version(struct rows_client *client, const struct frame *fram
         client->waiting = waiting;
         client->waiting_capacity = capacity;
     }
-    client->waiting[client->waiting_count++] = (struct rows_request){*frame, payload_ref(ids)};
-    client->waiting_ids += frame->count;
+    client->waiting[client->waiting_count++] = (struct rows_request){*frame, ids == NULL ? NULL : payload_ref(ids)};
+    client->waiting_ids += 1 + frame->count;
     return 0;
 }
 
@@ -105,12 +108,16 @@ static int check_get(const struct rows_client *client, const struct frame *frame
     return 0;
 }
 
+/* `ids`: NULL where it asks for none, but for when the version is there. */
 static int get(struct rows_client *client, const struct frame *frame, struct payload *ids, struct error *err)
 {
+    if (check_get(client, frame, err) < 0)
+        return -1;
     const struct tables *tables = shard_tables(client->shard);
     const uint32_t number = (uint32_t)frame->offset;
     const struct table *table = tables_at(tables, number);
-    if (tables_check_ids(tables, number, (const uint32_t *)(const void *)ids->data, frame->count, -1, err) < 0)
+    if (ids != NULL &&
+        tables_check_ids(tables, number, (const uint32_t *)(const void *)ids->data, frame->count, -1, err) < 0)
         return -1;
     struct frame newest = *frame;
     newest.step = frame->step == WIRE_NEWEST ? table_version(table) : frame->step;
@@ -136,7 +143,7 @@ void rows_client_ready(struct rows_client *client, uint32_t table, uint64_t vers
         struct error err = {0};
         if (request.frame.step == version && answer(client, &request.frame, request.ids, &err) < 0)
             conn_close(client->conn, error_message(&err)); /* it comes again, and asks again */
-        client->waiting_ids -= request.frame.count;
+        client->waiting_ids -= 1 + request.frame.count;
         payload_unref(client->net, request.ids);
     }
     client->waiting_count = kept;

@@ -150,8 +150,8 @@ static void handle(struct world *world, const uint8_t *event)
 {
     struct frame frame = frame_of(world, event);
     struct error err = {0};
-    if (frame.type == FRAME_LIST_ROWS || (frame.type == FRAME_GET_ROWS && frame.length == 0))
-        frame.length = frame.type == FRAME_LIST_ROWS ? 0 : 4;
+    if (frame.type == FRAME_LIST_ROWS)
+        frame.length = 0;
     require(rows_client_takes(&frame));
     bool refused = false;
     if (frame.length > 0) {

@@ -450,7 +450,6 @@ static void proven_peers_are_bound_to_their_dialogue(void **state)
         {DIALOGUE_CONTROL, FRAME_NORMS, 8, "a frame of type 35 is none that the dialler may send in a CONTROL"},
         {DIALOGUE_DATA, FRAME_PARAMS, 4, "in a DATA dialogue"},
         {DIALOGUE_DATA, FRAME_ROWS, 4, "a frame of type 53 is none that the dialler may send in a DATA dialogue"},
-        {DIALOGUE_DATA, FRAME_GET_ROWS, 0, "GET_ROWS has a payload of 0 bytes; it can have 4 to 262144"},
         {DIALOGUE_DATA, FRAME_LIST_ROWS, 4, "LIST_ROWS has a payload of 4 bytes; it can have 0 to 0"},
         {DIALOGUE_CONTROL, FRAME_PUSH_ROWS, 4, "a frame of type 54 is none that the dialler may send in a CONTROL"},
         {DIALOGUE_DATA, FRAME_PUSH, 0, "PUSH has a payload of 0 bytes; it can have 2 to 262144"},

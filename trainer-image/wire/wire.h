@@ -39,7 +39,9 @@
  *                                           one chunk's parameters. With the last share of a round they are averaged,
  *                                           and that is the chunk's next version
  *            w: GET_ROWS …               s: ROWS of an embedding table, of a version as with GET; of the next one when
- *                                           it is there; of the newest where WIRE_NEWEST is asked for
+ *                                           it is there; of the newest where WIRE_NEWEST is asked for.
+ *                                           One without ids asks for that alone: no step begins before all tables of
+ *                                           all shards are at its version
  *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
  *                                           as it takes, one after the other; one without payload where it has none
  *            w: PUSH_BATCH_ROWS …        s: TAKEN_ROWS, when all of a step's frames for a table are there: as

@@ -132,11 +132,15 @@ void *deal_rows_place(struct link *link, struct conn *conn, const struct frame *
     return place;
 }
 
-void deal_rows_received(struct link *link, const struct frame *frame, const void *payload)
+int deal_rows_received(struct link *link, const struct frame *frame, const void *payload, struct error *err)
 {
-    /* Looked at only now: what is wanted may have changed while the payload came. */
-    struct error err = {0};
+    /* Looked at once more: what is wanted may have changed while the payload came. */
     bool wanted = false;
-    if (rows_check(link->worker->rows, link->shard, frame, &wanted, &err) == 0 && wanted)
+    if (link->worker->rows == NULL)
+        return error_set(err, "shard %u sent rows of a table, and the model has none", link->shard);
+    if (rows_check(link->worker->rows, link->shard, frame, &wanted, err) < 0)
+        return -1;
+    if (wanted)
         rows_received(link->worker->rows, link->shard, frame, payload);
+    return 0;
 }

@@ -64,12 +64,10 @@ static int link_received(void *arg, struct conn *conn, const struct frame *frame
     (void)conn;
     if (frame->type == FRAME_TAKEN_ROWS)
         return leases_rows_taken(link, frame, err);
+    if (frame->type == FRAME_ROWS)
+        return deal_rows_received(link, frame, payload, err);
     if (frame->length == 0)
         return error_set(err, "shard %u sent a frame of type %u without a payload", link->shard, frame->type);
-    if (frame->type == FRAME_ROWS) {
-        deal_rows_received(link, frame, payload);
-        return 0;
-    }
     if (link->worker->leases != NULL) {
         leases_received(link, frame, payload);
         return 0;

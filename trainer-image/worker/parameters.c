@@ -18,6 +18,7 @@ struct parameters {
     struct layout *layout;
     uint32_t chunk_count;
     enum plan_wire wire;
+    bool has_tables;
     uint64_t *asked; /* of each chunk, the version last asked for */
     struct half halves[2];
 };
@@ -32,6 +33,7 @@ int parameters_new(struct parameters **out, const struct network *network, uint3
         return -1;
     parameters->chunk_count = layout_chunks(parameters->layout);
     parameters->wire = wire;
+    parameters->has_tables = network->table_count > 0;
     parameters->asked = calloc(parameters->chunk_count, sizeof *parameters->asked);
     bool failed = parameters->asked == NULL;
     for (int i = 0; i < 2; i++) {
@@ -152,7 +154,7 @@ bool parameters_over(const struct parameters *parameters, uint64_t version)
     if (same->newest != NONE && same->newest > version)
         return true;
     return other->newest != NONE && other->newest > version &&
-           (other->newest > version + 1 || other->current == parameters->chunk_count);
+           (other->newest > version + 1 || (other->current == parameters->chunk_count && !parameters->has_tables));
 }
 
 bool parameters_must_ask(struct parameters *parameters, uint32_t index, uint64_t version)

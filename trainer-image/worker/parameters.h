@@ -43,7 +43,8 @@ void parameters_placed(struct parameters *parameters, const struct chunk *chunk,
 
 /* θ_version where all its chunks are here, else NULL. */
 const float *parameters_at(const struct parameters *parameters, uint64_t version);
-/* Is step `version` over, as newer parameters have come that could not exist otherwise? */
+/* Is step `version` over, as newer parameters have come that could not exist otherwise? All chunks of the next version
+ * are enough, unless there are embedding tables, which may still wait for the step's gradients. */
 bool parameters_over(const struct parameters *parameters, uint64_t version);
 /* Has the chunk been sent in a newer version only, so that `version` has to be asked for? True once a version. */
 bool parameters_must_ask(struct parameters *parameters, uint32_t index, uint64_t version);

@@ -15,15 +15,20 @@
 /* Two shards of a chunk and a half each. */
 enum { CHUNKS = 4, COUNT = 3 * WIRE_CHUNK_FLOATS };
 
-static struct parameters *make_of(enum plan_wire wire)
+static struct parameters *make_with(enum plan_wire wire, uint32_t tables)
 {
     struct error err = {0};
     struct parameters *parameters = NULL;
     struct network_tensor tensor = {.count = COUNT};
-    const struct network network = {.tensors = &tensor, .tensor_count = 1, .parameters = COUNT};
+    const struct network network = {.tensors = &tensor, .tensor_count = 1, .parameters = COUNT, .table_count = tables};
     assert_int_equal(parameters_new(&parameters, &network, 2, wire, &err), 0);
     assert_int_equal(parameters_chunks(parameters), CHUNKS);
     return parameters;
+}
+
+static struct parameters *make_of(enum plan_wire wire)
+{
+    return make_with(wire, 0);
 }
 
 static struct parameters *make(void)
@@ -93,6 +98,22 @@ static void test_both_versions_are_held(void **state)
     expect_complete(parameters, 1);
     expect_complete(parameters, 0);
     assert_true(parameters_over(parameters, 0));
+    assert_false(parameters_over(parameters, 1));
+}
+
+/* Who pushed a step's gradients may have died before it pushed those of rows: others compute it once more, although all
+ * chunks are further. */
+static void test_tables_may_still_wait_for_a_step(void **state)
+{
+    (void)state;
+    cleanup_parameters struct parameters *parameters = make_with(PLAN_FLOAT32, 1);
+    arrive_all(parameters, 0);
+    arrive_all(parameters, 1);
+    expect_complete(parameters, 0);
+    expect_complete(parameters, 1);
+    assert_false(parameters_over(parameters, 0));
+    assert_true(arrive(parameters, 1, 2));
+    assert_true(parameters_over(parameters, 0)); /* that took all tables */
     assert_false(parameters_over(parameters, 1));
 }
 
@@ -204,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks_are_those_of_the_shards),
         cmocka_unit_test(test_both_versions_are_held),
+        cmocka_unit_test(test_tables_may_still_wait_for_a_step),
         cmocka_unit_test(test_a_chunk_that_is_coming_is_not_there),
         cmocka_unit_test(test_what_is_old_is_not_taken),
         cmocka_unit_test(test_versions_may_be_left_out),

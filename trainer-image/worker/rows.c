@@ -13,7 +13,8 @@ enum { PIECE = 64 }; /* samples fetched at a time to see their ids */
 struct share {
     uint32_t begin, end; /* in the table's `order` */
     uint32_t asked, arrived;
-    uint64_t version; /* the oldest in which they came */
+    uint64_t version;             /* the oldest in which they came */
+    bool empty_asked, empty_here; /* where there are none: only whether the shard is at the version */
 };
 
 struct part {
@@ -45,7 +46,7 @@ struct rows {
     bool wanting;
     struct rows_range range;
     uint32_t tag;     /* of what is wanted: answers repeat it */
-    uint64_t missing; /* rows that have not come */
+    uint64_t missing; /* rows that have not come, and shares without rows */
     float *x;         /* [PIECE][sample] */
     float *targets;
 
@@ -193,6 +194,11 @@ static int ask(struct rows *rows, uint32_t number, uint32_t shard)
 {
     struct part *part = &rows->parts[number];
     struct share *share = &part->shares[shard];
+    struct frame frame = {.type = FRAME_GET_ROWS, .step = rows->range.version, .node = rows->tag, .offset = number};
+    if (share->begin == share->end && !share->empty_here && !share->empty_asked) {
+        share->empty_asked = true;
+        rows->hooks.send(rows->hooks.arg, shard, &frame, NULL);
+    }
     while (share->asked < share->end) {
         uint32_t left = share->end - share->asked, most = wire_rows_most(part->spec->dim);
         uint32_t count = left < most ? left : most;
@@ -202,13 +208,8 @@ static int ask(struct rows *rows, uint32_t number, uint32_t shard)
         uint32_t *ids = (uint32_t *)(void *)payload->data;
         for (uint32_t i = 0; i < count; i++)
             ids[i] = part->ids[part->order[share->asked + i]];
-        rows->hooks.send(rows->hooks.arg, shard,
-                         &(struct frame){.type = FRAME_GET_ROWS,
-                                         .step = rows->range.version,
-                                         .node = rows->tag,
-                                         .offset = number,
-                                         .count = count},
-                         payload);
+        frame.count = count;
+        rows->hooks.send(rows->hooks.arg, shard, &frame, payload);
         payload_unref(rows->net, payload);
         share->asked += count;
     }
@@ -237,6 +238,8 @@ int rows_want(struct rows *rows, const struct rows_range *range, struct error *e
         if (share_out(rows, &rows->parts[i], err) < 0)
             return -1;
         rows->missing += rows->parts[i].count;
+        for (uint32_t shard = 0; shard < rows->plan->shards; shard++)
+            rows->missing += rows->parts[i].shares[shard].begin == rows->parts[i].shares[shard].end;
     }
     for (uint32_t i = 0; i < rows->count; i++)
         for (uint32_t shard = 0; shard < rows->plan->shards; shard++)
@@ -262,6 +265,7 @@ void rows_ask_again(struct rows *rows, uint32_t shard)
     for (uint32_t i = 0; rows->wanting && i < rows->count; i++) {
         struct share *share = &rows->parts[i].shares[shard];
         share->asked = share->arrived;
+        share->empty_asked = false;
         if (ask(rows, i, shard) < 0)
             rows->wanting = false; /* and wanted anew when it is looked for */
     }
@@ -285,7 +289,8 @@ int rows_check(const struct rows *rows, uint32_t shard, const struct frame *fram
         (frame->step != rows->range.version && rows->range.version != WIRE_NEWEST))
         return 0; /* to what was asked before */
     const struct share *share = &part->shares[shard];
-    if (frame->count > share->asked - share->arrived)
+    if (frame->count > share->asked - share->arrived ||
+        (frame->count == 0 && (!share->empty_asked || share->empty_here)))
         return error_set(err, "shard %u sent more rows of table %s than it was asked for", shard, part->spec->name);
     *wanted = true;
     return 0;
@@ -298,6 +303,7 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
     const uint32_t dim = part->spec->dim;
     if (share->arrived == share->begin || frame->step < share->version)
         share->version = frame->step;
+    share->empty_here = share->empty_here || frame->count == 0;
     for (uint32_t i = 0; i < frame->count; i++) {
         float *row = part->values + (size_t)part->order[share->arrived++] * dim;
         if (rows->plan->wire == PLAN_BFLOAT16)
@@ -305,13 +311,12 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
         else
             memcpy(row, (const float *)payload + (size_t)i * dim, dim * sizeof(float));
     }
-    rows->missing -= frame->count;
+    rows->missing -= frame->count == 0 ? 1 : frame->count;
 }
 
 uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard)
 {
-    const struct share *share = &rows->parts[table].shares[shard];
-    return share->begin == share->end ? 0 : share->version;
+    return rows->parts[table].shares[shard].version;
 }
 
 uint32_t rows_tables(const struct rows *rows)

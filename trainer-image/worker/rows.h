@@ -41,7 +41,8 @@ struct rows_range {
 /* From now on the rows of this range are wanted; nothing happens where they are already. What was wanted before is
  * forgotten. -1 where the data hold what is no id, or without memory. */
 int rows_want(struct rows *rows, const struct rows_range *range, struct error *err);
-/* Have all of them come? */
+/* Have all of them come, and has every shard, also where it has none of them, said that it is at their version? Before
+ * that no step begins: a table that nobody reads may still wait for the gradients of the step before. */
 bool rows_here(const struct rows *rows);
 /* Nothing is wanted any more: another coordinator's versions mean other rows. */
 void rows_forget(struct rows *rows);
@@ -57,7 +58,7 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
 /* All wanted rows, of each table: for model_evaluate(). They must be here. */
 const struct model_rows *rows_all(struct rows *rows);
 
-/* The oldest version in which a shard's rows of a table came; 0 where none were wanted of it. */
+/* The oldest version in which a shard's rows of a table came. They are here. */
 uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard);
 uint32_t rows_tables(const struct rows *rows); /* 0 of NULL */
 

@@ -82,7 +82,7 @@ const struct model_rows *deal_rows_next_block(struct worker *worker, const float
 /* Pushes a shard's part of a table; `frame` has task and sequence. False where that failed, and the worker has. */
 bool deal_rows_push_part(struct worker *worker, const struct frame *frame, uint32_t table, uint32_t shard);
 void *deal_rows_place(struct link *link, struct conn *conn, const struct frame *frame, struct error *err);
-void deal_rows_received(struct link *link, const struct frame *frame, const void *payload);
+int deal_rows_received(struct link *link, const struct frame *frame, const void *payload, struct error *err);
 
 /* control.c */
 int control_init(struct worker *worker, struct error *err);
