@@ -42,11 +42,13 @@ struct cluster {
     uint16_t ports[2];
 };
 
-static void cluster_make(struct cluster *cluster, uint32_t shards, uint32_t epochs)
+/* `model`: spec.model, and what more of the spec there is to say. */
+static void cluster_make_job(struct cluster *cluster, uint32_t shards, uint32_t epochs, const char *model,
+                             const char *rate)
 {
     struct error err = {0};
     bed_make(&cluster->bed);
-    bed_put_job(&cluster->bed, "mlp", epochs, 37, "0.05");
+    bed_put_model_job(&cluster->bed, model, epochs, 37, rate);
     struct options options = {
         .files = {cluster->bed.dataset, cluster->bed.job}, .file_count = 2, .shards = shards, .workers = 1};
     cleanup_job struct job job;
@@ -61,6 +63,11 @@ static void cluster_make(struct cluster *cluster, uint32_t shards, uint32_t epoc
         cluster->listeners[i] = wire_listen_socket("127.0.0.1:0", &cluster->ports[i], &err);
         assert_true(cluster->listeners[i] >= 0);
     }
+}
+
+static void cluster_make(struct cluster *cluster, uint32_t shards, uint32_t epochs)
+{
+    cluster_make_job(cluster, shards, epochs, "{zoo: mlp}", "0.05");
 }
 
 static void cluster_free(struct cluster *cluster)
@@ -322,6 +329,72 @@ static void test_cut_connections_change_nothing(void **state)
     cluster_free(&cluster);
 }
 
+/* Types in which the bits depend on who is fast: but every step of every epoch counts, and counts once, though one of
+ * three workers is killed and connections are cut. */
+static void train_with_accidents(const char *model, const char *rate)
+{
+    enum { CUTS = 3, EPOCHS = 8, STEPS = (BED_TRAIN + 36) / 37 };
+    struct cluster cluster;
+    cluster_make_job(&cluster, 2, EPOCHS, model, rate);
+    struct bad_line line;
+    line_start(&line, cluster.ports[1], CUTS);
+    char address[32], applied[64];
+    snprintf(address, sizeof address, "127.0.0.1:%u", line.port);
+    struct pod ps[2], workers[3];
+    start_ps(&ps[0], &cluster, 0, NULL, false, NULL);
+    start_ps(&ps[1], &cluster, 1, address, false, NULL);
+    for (int i = 0; i < 3; i++)
+        start_worker(&workers[i], &cluster, NULL, false, NULL);
+    wait_for(&ps[0], "epoch done");
+    kill(workers[1].pid, SIGKILL);
+    expect_end(&workers[1], -SIGKILL);
+    snprintf(applied, sizeof applied, "applied steps=%d samples=%d ", EPOCHS * STEPS, EPOCHS * BED_TRAIN);
+    wait_for(&ps[0], applied);
+    wait_for(&ps[0], "Trained all 8 epochs; accuracy ");
+    const char *accuracy = strstr(buffer_text(&ps[0].text), "; accuracy ");
+    if (strtod(accuracy + strlen("; accuracy "), NULL) < 60) /* of four classes */
+        fail_msg("%s learned too little:\n%s", model, buffer_text(&ps[0].text));
+    expect_end(&workers[0], 0);
+    expect_end(&workers[2], 0);
+    expect_end(&ps[0], 0);
+    expect_end(&ps[1], 0);
+    line_stop(&line);
+    assert_int_equal(atomic_load(&line.made), CUTS);
+    cluster_free(&cluster);
+}
+
+static void test_accidents_cost_no_step_of_any_type(void **state)
+{
+    (void)state;
+    train_with_accidents("{zoo: mlp}\n  sync: {type: Asynchronous, asynchronous: {maxStaleness: 2}}", "0.01");
+    train_with_accidents("{zoo: mlp}\n  sync: {type: Hogwild, hogwild: {wire: BFloat16}}", "0.01");
+    train_with_accidents("{zoo: mlp}\n  sync: {type: KAverage, kAverage: {localSteps: 2}}", "0.1");
+}
+
+/* Whoever computes a share comes to the same: where there is one a round, so does the whole job. */
+static void test_cut_connections_change_no_average(void **state)
+{
+    (void)state;
+    enum { CUTS = 4 };
+    struct cluster cluster;
+    cluster_make_job(&cluster, 1, 8, "{zoo: mlp}\n  sync: {type: KAverage, kAverage: {localSteps: 2}}", "0.05");
+    char quiet[SHA256_HEX_SIZE], cut[SHA256_HEX_SIZE], address[32];
+    train_quietly(&cluster, 1, quiet);
+    struct bad_line line;
+    line_start(&line, cluster.ports[0], CUTS);
+    snprintf(address, sizeof address, "127.0.0.1:%u", line.port);
+    struct pod ps, worker;
+    start_ps(&ps, &cluster, 0, address, false, NULL);
+    start_worker(&worker, &cluster, NULL, false, NULL);
+    expect_end(&worker, 0);
+    expect_end(&ps, 0);
+    line_stop(&line);
+    bed_digest(&cluster.bed, cut);
+    assert_int_equal(atomic_load(&line.made), CUTS);
+    assert_string_equal(quiet, cut);
+    cluster_free(&cluster);
+}
+
 static void test_a_worker_takes_the_jobs_kernels(void **state)
 {
     (void)state;
@@ -532,6 +605,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut_connections_change_nothing),
+        cmocka_unit_test(test_accidents_cost_no_step_of_any_type),
+        cmocka_unit_test(test_cut_connections_change_no_average),
         cmocka_unit_test(test_a_worker_takes_the_jobs_kernels),
         cmocka_unit_test(test_a_worker_with_other_data_is_refused),
         cmocka_unit_test(test_a_shard_may_start_again_before_the_job_does),

@@ -315,9 +315,9 @@ int coordinator_join(struct coordinator *coordinator, const char *name, uint32_t
         free_rank++;
     if (free_rank == COORDINATOR_MEMBERS_MOST)
         return error_set(err,
-                         "the job has %d workers already, and a step has work for %u: ask for fewer in "
+                         "the job has %d workers already, and can have no more: ask for fewer in "
                          "spec.workers.replicas",
-                         COORDINATOR_MEMBERS_MOST, coordinator->plan->blocks);
+                         COORDINATOR_MEMBERS_MOST);
     struct member *member = &coordinator->members[free_rank];
     *member = (struct member){.present = true, .heard = now, .progress = now};
     coordinator->joined = now;

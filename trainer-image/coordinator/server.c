@@ -189,9 +189,23 @@ static void log_epoch(const struct coordinator_server *server, const struct repo
                  "seconds", seconds, NULL);
 }
 
+static void log_sync(const struct coordinator_server *server, const struct report_sync *sync)
+{
+    if (!sync->known)
+        return;
+    char steps[24], samples[24], duplicates[24], stale[24];
+    snprintf(steps, sizeof steps, "%" PRIu64, sync->steps);
+    snprintf(samples, sizeof samples, "%" PRIu64, sync->samples);
+    snprintf(duplicates, sizeof duplicates, "%" PRIu64, sync->duplicates);
+    snprintf(stale, sizeof stale, "%" PRIu64, sync->stale);
+    log_info(server->options.log, "applied", "steps", steps, "samples", samples, "duplicates", duplicates, "stale",
+             stale, NULL);
+}
+
 static void finish(struct coordinator_server *server)
 {
     const struct report_finished *result = coordinator_result(server->coordinator);
+    log_sync(server, &result->sync);
     if (result->succeeded)
         log_info(server->options.log, result->message, "model", result->has_model ? result->model.path : "not kept",
                  NULL);

@@ -12,8 +12,10 @@ int work_add(struct work *work, const struct deal *deal, struct error *err)
     if (work->count == WORK_MOST)
         return error_set(err, "the coordinator has dealt more than %d ranges of blocks that are not over", WORK_MOST);
     work->deals[work->count++] = *deal;
-    if (!deal->validate && deal->step >= work->next_step)
-        work->next_step = deal->step + 1;
+    /* A validation is with the parameters of the next step, which may be another's to compute. */
+    uint64_t next_step = deal->validate ? deal->step : deal->step + 1;
+    if (next_step > work->next_step)
+        work->next_step = next_step;
     return 0;
 }
 
