@@ -7,6 +7,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -94,7 +95,8 @@ static struct block *block_of(struct model *model, uint32_t n)
     block->params = calloc(block->parameters + 1, sizeof(float));
     block->grad = calloc(block->parameters + 1, sizeof(float));
     block->x = calloc(n * size, sizeof(float));
-    assert_true(block->params != NULL && block->grad != NULL && block->x != NULL);
+    if (block->params == NULL || block->grad == NULL || block->x == NULL)
+        abort();
     model_init_range(model, 3, 0, block->parameters, block->params);
     random_uniform_range(random_stream(1, RANDOM_CANARY, 1, 0, 0), 0, n * size, -1, 2, block->x);
     struct random_stream numbers = random_stream(1, RANDOM_CANARY, 2, 0, 0);
