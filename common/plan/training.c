@@ -21,8 +21,8 @@ enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0], SCHEDULES = sizeof
 
 /* A number that some types have, and its default there. A name may have several rows, of different types. */
 struct typed_row {
-    struct number_row number;
     uint32_t types;
+    struct number_row number;
 };
 #define OF(type)     (1U << PLAN_##type)
 #define ADAMS        (OF(ADAM) | OF(ADAMW) | OF(AMSGRAD) | OF(LAMB))
@@ -30,55 +30,21 @@ struct typed_row {
 #define MEMBER(name) offsetof(struct plan_optimizer, name)
 #define OPTIMIZER    "spec.training.optimizer."
 
+#define FRACTION .least = 0, .most = 1, .type = F64, .optional = true
+
 /* Defaults are PyTorch's; of LAMB, which it lacks, those of its authors. In the order of plan.json. */
 static const struct typed_row optimizer_rows[] = {
-    {{{.path = OPTIMIZER "learningRate"}, MEMBER(learning_rate), 0, 1000, .type = F64, .above = true}, EVERY},
-    {{{.path = OPTIMIZER "momentum"}, MEMBER(momentum), 0, 1, .type = F64, .below = true, .optional = true},
-     OF(SGD) | OF(RMSPROP)},
-    {{{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), 0, 1, .type = F64, .optional = true},
-     EVERY & ~OF(ADAMW)},
-    {{{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), 0, 1, .type = F64, .optional = true, .fallback = 0.01},
-     OF(ADAMW)},
-    {{{.path = OPTIMIZER "decay"}, MEMBER(decay), 0, 1, .type = F64, .below = true, .optional = true, .fallback = 0.99},
-     OF(RMSPROP)},
-    {{{.path = OPTIMIZER "beta1"}, MEMBER(beta1), 0, 1, .type = F64, .below = true, .optional = true, .fallback = 0.9},
-     ADAMS},
-    {{{.path = OPTIMIZER "beta2"},
-      MEMBER(beta2),
-      0,
-      1,
-      .type = F64,
-      .below = true,
-      .optional = true,
-      .fallback = 0.999},
-     ADAMS},
-    {{{.path = OPTIMIZER "epsilon"},
-      MEMBER(epsilon),
-      0,
-      1,
-      .type = F64,
-      .above = true,
-      .optional = true,
-      .fallback = 1e-10},
-     OF(ADAGRAD)},
-    {{{.path = OPTIMIZER "epsilon"},
-      MEMBER(epsilon),
-      0,
-      1,
-      .type = F64,
-      .above = true,
-      .optional = true,
-      .fallback = 1e-8},
-     OF(RMSPROP) | OF(ADAM) | OF(ADAMW) | OF(AMSGRAD)},
-    {{{.path = OPTIMIZER "epsilon"},
-      MEMBER(epsilon),
-      0,
-      1,
-      .type = F64,
-      .above = true,
-      .optional = true,
-      .fallback = 1e-6},
-     OF(LAMB)},
+    {EVERY, {{.path = OPTIMIZER "learningRate"}, MEMBER(learning_rate), 0, 1000, .type = F64, .above = true}},
+    {OF(SGD) | OF(RMSPROP), {{.path = OPTIMIZER "momentum"}, MEMBER(momentum), FRACTION, .below = true}},
+    {EVERY & ~OF(ADAMW), {{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), FRACTION}},
+    {OF(ADAMW), {{.path = OPTIMIZER "weightDecay"}, MEMBER(weight_decay), FRACTION, .fallback = 0.01}},
+    {OF(RMSPROP), {{.path = OPTIMIZER "decay"}, MEMBER(decay), FRACTION, .below = true, .fallback = 0.99}},
+    {ADAMS, {{.path = OPTIMIZER "beta1"}, MEMBER(beta1), FRACTION, .below = true, .fallback = 0.9}},
+    {ADAMS, {{.path = OPTIMIZER "beta2"}, MEMBER(beta2), FRACTION, .below = true, .fallback = 0.999}},
+    {OF(ADAGRAD), {{.path = OPTIMIZER "epsilon"}, MEMBER(epsilon), FRACTION, .above = true, .fallback = 1e-10}},
+    {OF(RMSPROP) | OF(ADAM) | OF(ADAMW) | OF(AMSGRAD),
+     {{.path = OPTIMIZER "epsilon"}, MEMBER(epsilon), FRACTION, .above = true, .fallback = 1e-8}},
+    {OF(LAMB), {{.path = OPTIMIZER "epsilon"}, MEMBER(epsilon), FRACTION, .above = true, .fallback = 1e-6}},
 };
 enum { OPTIMIZER_ROWS = sizeof optimizer_rows / sizeof optimizer_rows[0] };
 
@@ -91,29 +57,14 @@ enum { CLIP_ROWS = sizeof clip_rows / sizeof clip_rows[0] };
 #define SCHEDULED(type) (1U << PLAN_SCHEDULE_##type)
 #define SCHEDULE        "spec.training.optimizer.schedule."
 static const struct typed_row schedule_rows[] = {
-    {{{.path = SCHEDULE "factor"},
-      MEMBER(schedule.factor),
-      0,
-      1,
-      .type = F64,
-      .above = true,
-      .optional = true,
-      .fallback = 0.1},
-     SCHEDULED(STEP)},
-    {{{.path = SCHEDULE "everyEpochs"}, MEMBER(schedule.every_epochs), 1, 10000, .type = U32}, SCHEDULED(STEP)},
-    {{{.path = SCHEDULE "finalFactor"}, MEMBER(schedule.final_factor), 0, 1, .type = F64, .optional = true},
-     SCHEDULED(COSINE) | SCHEDULED(POLYNOMIAL)},
-    {{{.path = SCHEDULE "power"},
-      MEMBER(schedule.power),
-      0,
-      100,
-      .type = F64,
-      .above = true,
-      .optional = true,
-      .fallback = 1},
-     SCHEDULED(POLYNOMIAL)},
-    {{{.path = SCHEDULE "warmupSteps"}, MEMBER(schedule.warmup_steps), 0, 1e9, .type = U64, .optional = true},
-     (1U << SCHEDULES) - 1},
+    {SCHEDULED(STEP), {{.path = SCHEDULE "factor"}, MEMBER(schedule.factor), FRACTION, .above = true, .fallback = 0.1}},
+    {SCHEDULED(STEP), {{.path = SCHEDULE "everyEpochs"}, MEMBER(schedule.every_epochs), 1, 10000, .type = U32}},
+    {SCHEDULED(COSINE) | SCHEDULED(POLYNOMIAL),
+     {{.path = SCHEDULE "finalFactor"}, MEMBER(schedule.final_factor), FRACTION}},
+    {SCHEDULED(POLYNOMIAL),
+     {{.path = SCHEDULE "power"}, MEMBER(schedule.power), 0, 100, F64, .above = true, .optional = true, .fallback = 1}},
+    {(1U << SCHEDULES) - 1,
+     {{.path = SCHEDULE "warmupSteps"}, MEMBER(schedule.warmup_steps), 0, 1e9, .type = U64, .optional = true}},
 };
 enum { SCHEDULE_ROWS = sizeof schedule_rows / sizeof schedule_rows[0] };
 
