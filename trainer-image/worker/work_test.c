@@ -133,6 +133,20 @@ static void test_validation_ends_with_the_next_step(void **state)
     free(work);
 }
 
+/* Nobody else tells so whoever had nothing of the epoch between them. */
+static void test_validation_ends_with_the_next_validation(void **state)
+{
+    (void)state;
+    struct work *work = make();
+    add(work, true, 6, 3, 2);
+    add(work, true, 9, 0, 1);
+    work_drop_over(work, NULL);
+    assert_int_equal(work->count, 1);
+    assert_int_equal(work->settled, 2);
+    expect_next(work, true, 9, 0);
+    free(work);
+}
+
 static void test_a_deal_that_is_gone_is_not_computed(void **state)
 {
     (void)state;
@@ -166,6 +180,7 @@ int main(void)
         cmocka_unit_test(test_what_is_over_is_settled),
         cmocka_unit_test(test_computed_deals_stay_until_they_are_over),
         cmocka_unit_test(test_validation_ends_with_the_next_step),
+        cmocka_unit_test(test_validation_ends_with_the_next_validation),
         cmocka_unit_test(test_a_deal_that_is_gone_is_not_computed),
         cmocka_unit_test(test_deals_have_a_cap),
     };
