@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A worker asks ahead for one deal, seldom for two. */
-enum { STEPS_WAITING_MOST = 4 };
+/* A worker asks ahead for one deal, which is a step at most; what it asked before is dropped. */
+enum { STEPS_WAITING_MOST = 2 };
 
 void rows_client_init(struct rows_client *client, struct net *net, struct conn *conn, struct shard *shard)
 {
@@ -108,11 +108,28 @@ static int check_get(const struct rows_client *client, const struct frame *frame
     return 0;
 }
 
+/* What waits under another number is no longer wanted. */
+static void drop_overtaken(struct rows_client *client, uint32_t number)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < client->waiting_count; i++) {
+        struct rows_request request = client->waiting[i];
+        if (request.frame.node == number) {
+            client->waiting[kept++] = request;
+            continue;
+        }
+        client->waiting_ids -= 1 + request.frame.count;
+        payload_unref(client->net, request.ids);
+    }
+    client->waiting_count = kept;
+}
+
 /* `ids`: NULL where it asks for none, but for when the version is there. */
 static int get(struct rows_client *client, const struct frame *frame, struct payload *ids, struct error *err)
 {
     if (check_get(client, frame, err) < 0)
         return -1;
+    drop_overtaken(client, frame->node);
     const struct tables *tables = shard_tables(client->shard);
     const uint32_t number = (uint32_t)frame->offset;
     const struct table *table = tables_at(tables, number);

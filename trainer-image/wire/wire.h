@@ -168,7 +168,8 @@ enum frame_type {
     FRAME_PUSH_SHARE = 62,
 
     /* Rows of embedding tables. Ids are u32, ascending, each once, and all of this shard (id mod shards). */
-    FRAME_GET_ROWS = 52,  /* step: version; node: whatever the answer is to repeat; offset: table; count: ids;
+    FRAME_GET_ROWS = 52,  /* step: version; node: a number that the answer repeats, and that
+                             drops what still waits under another; offset: table; count: ids;
                              payload: ids, at most wire_rows_most() */
     FRAME_ROWS = 53,      /* step: version; node, offset, count: as asked; payload: rows of values */
     FRAME_PUSH_ROWS = 54, /* step; node: tree node; offset: table; count: rows of all its frames; value: rows of the
