@@ -1,9 +1,5 @@
 """The model is the same, bit for bit, however many took part and whatever happened to them."""
 
-import os
-import signal
-import subprocess
-
 import pytest
 
 from support import local
@@ -68,20 +64,7 @@ def test_a_killed_worker_changes_nothing(trainer, small_data, tmp_path):
     whole = local.run(tmp_path / "whole", dataset(small_data), job, options=("--workers", 1))
     assert whole.returncode == 0, whole
 
-    (tmp_path / "output").mkdir()
-    arguments = local.command(tmp_path, dataset(small_data), job,
-                              options=("--workers", 2, "--output", tmp_path / "output"))
-    said = []
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
-        for line in running.stdout:
-            said.append(line)
-            if line.startswith("epoch 2/"):
-                workers = [pid for pid in local.children(running.pid) if "worker" in local.arguments_of(pid)]
-                assert workers, f"no worker among {[local.arguments_of(p) for p in local.children(running.pid)]}"
-                os.kill(workers[-1], signal.SIGKILL)
-                break
-        said += running.stdout.readlines()
-    run = local.Run(running.returncode, "".join(said), "", tmp_path / "output")
+    run = local.run_with_kills(tmp_path, dataset(small_data), job, options=("--workers", 2), after=("epoch 2/",))
     assert run.returncode == 0, run
     assert run.sha256 == whole.sha256, run
     assert len(run.history) == 12

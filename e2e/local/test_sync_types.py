@@ -1,8 +1,4 @@
-"""Asynchronous and Hogwild: they learn as well as Synchronous, and count every sample once, whoever dies."""
-
-import os
-import signal
-import subprocess
+"""Asynchronous, Hogwild and KAverage: they learn as well as Synchronous, and count every sample once, whoever dies."""
 
 import pytest
 
@@ -13,6 +9,8 @@ TYPES = {
     "asynchronous": {"type": "Asynchronous", "asynchronous": {"maxStaleness": 4}},
     "asynchronous-bfloat16": {"type": "Asynchronous", "asynchronous": {"maxStaleness": 2, "wire": "BFloat16"}},
     "hogwild": {"type": "Hogwild"},
+    "kaverage": {"type": "KAverage", "kAverage": {"localSteps": 4}},
+    "kaverage-epoch": {"type": "KAverage", "kAverage": {}},
     "kaverage": {"type": "KAverage", "kAverage": {"localSteps": 4}},
     "kaverage-epoch-bfloat16": {"type": "KAverage", "kAverage": {"wire": "BFloat16"}},
 }
@@ -50,17 +48,7 @@ def test_it_learns(synchronous, small_data, tmp_path, sync, workers, shards):
 
 @pytest.mark.parametrize("sync", TYPES)
 def test_a_killed_worker_costs_no_sample(synchronous, small_data, tmp_path, sync):
-    (tmp_path / "output").mkdir()
-    arguments = local.command(tmp_path, dataset(small_data), job(sync),
-                              options=("--workers", 3, "--shards", 2, "--output", tmp_path / "output"))  # fmt: skip
-    said = []
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
-        for line in running.stdout:
-            said.append(line)
-            if line.startswith(("epoch 1/", "epoch 3/")):
-                workers = [pid for pid in local.children(running.pid) if "worker" in local.arguments_of(pid)]
-                if workers:
-                    os.kill(workers[-1], signal.SIGKILL)
-    run = local.Run(running.returncode, "".join(said), "", tmp_path / "output")
+    run = local.run_with_kills(tmp_path, dataset(small_data), job(sync), options=("--workers", 3, "--shards", 2),
+                               after=("epoch 1/", "epoch 3/"))  # fmt: skip
     learned(run, synchronous)
     assert f"steps     {EPOCHS * SAMPLES // BATCH} of workers" in run.stdout, run

@@ -1,9 +1,12 @@
 """Runs of `thole-trainer local`: the same job as processes on this machine."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
+import threading
 
 import yaml
 
@@ -53,6 +56,34 @@ def run(directory, *manifests, options=(), seconds=120):
     arguments = command(directory, *manifests, options=(*options, "--output", output))
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
     return Run(done.returncode, done.stdout, done.stderr, output)
+
+
+def run_with_kills(directory, *manifests, options=(), after=("epoch 1/",), seconds=120):
+    """As run(), but of the workers that there are behind each line that begins so, every second one is killed."""
+    output = directory / "output"
+    arguments = command(directory, *manifests, options=(*options, "--output", output))
+    said = []
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        watch = threading.Timer(seconds, running.kill)
+        watch.start()
+        for line in running.stdout:
+            said.append(line)
+            if line.startswith(tuple(after)):
+                for pid in workers_of(running.pid)[1::2]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        watch.cancel()
+    return Run(running.returncode, "".join(said), "", output)
+
+
+def workers_of(pid):
+    """Those of a running `thole-trainer local`; one that is just ending may be gone."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if "worker" in arguments_of(child):
+                found.append(child)
+    return found
 
 
 def children(pid):

@@ -1,6 +1,8 @@
 /* Sparse gradients against a dense table: the same tree, with a flag for each row that says whether it is there. */
 #include "numerics/sparse.h"
 
+#include "common/test/dice.h"
+
 // clang-format off
 #include <stdarg.h>
 #include <setjmp.h>
@@ -11,19 +13,6 @@
 #include <string.h>
 
 enum { ROWS = 40, DIM = 3, BLOCKS_MOST = 20, NODES = 64 };
-
-static uint64_t random_next(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint64_t *state, uint32_t most)
-{
-    return (uint32_t)(random_next(state) % most);
-}
 
 /* Of very different sizes, so that another order of additions gives other bits. */
 static float random_value(uint64_t *state)

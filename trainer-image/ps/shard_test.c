@@ -4,6 +4,7 @@
 #include "ps/plain_shard.h"
 
 #include "common/plan/schedule.h"
+#include "common/test/dice.h"
 #include "numerics/numerics.h"
 #include "optimizer/optimizer.h"
 #include "ps/reduction.h"
@@ -27,19 +28,6 @@ enum {
     PUSHES_MOST = 2000,
     KEPT_MOST = 8
 };
-
-static uint64_t random_next(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint64_t *state, uint32_t most)
-{
-    return most == 0 ? 0 : (uint32_t)(random_next(state) % most);
-}
 
 /* Linked in place of the C library's (see CMakeLists.txt), so that memory can run out when a test wants it to. */
 static _Thread_local bool memory_is_out;

@@ -2,6 +2,8 @@
  * the same order; and memory for nothing but the rows that were touched. */
 #include "ps/table.h"
 
+#include "common/test/dice.h"
+
 // clang-format off
 #include <stdarg.h>
 #include <setjmp.h>
@@ -13,19 +15,6 @@
 #include <string.h>
 
 enum { ROWS_MOST = 3000, DIM_MOST = 9, STATES_MOST = 2 };
-
-static uint64_t random_next(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint64_t *state, uint32_t most)
-{
-    return most == 0 ? 0 : (uint32_t)(random_next(state) % most);
-}
 
 /* Every kind of state is used, so that one which is not kept, or not kept apart, shows. */
 static void update(void *arg, float *theta, float *state, const float *sum, size_t n)

@@ -3,6 +3,7 @@
 #include "ps/tables.h"
 
 #include "common/plan/schedule.h"
+#include "common/test/dice.h"
 
 // clang-format off
 #include <stdarg.h>
@@ -14,19 +15,6 @@
 #include <string.h>
 
 enum { ROWS = 60, DIM = 3, TABLES = 2, SHARDS_MOST = 3, PUSHES_MOST = 3000, IDS = 2 };
-
-static uint64_t random_next(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint64_t *state, uint32_t most)
-{
-    return most == 0 ? 0 : (uint32_t)(random_next(state) % most);
-}
 
 struct dense {
     bool there[ROWS];
