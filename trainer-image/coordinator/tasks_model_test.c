@@ -19,7 +19,7 @@ enum {
     SHARDS_MOST = 3,
     CHUNKS_MOST = 3, /* of a shard */
     QUEUE = TASKS_OPEN_MOST,
-    WORLDS = 300,
+    WORLDS = 150,
     TURNS_MOST = 4000000 /* without an update */
 };
 
