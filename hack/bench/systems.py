@@ -43,7 +43,7 @@ spec:
   training:
     epochs: {epochs}
     batchSize: {batch}
-    optimizer: {{type: SGD, learningRate: {rate}, momentum: 0.9}}
+    optimizer: {{type: SGD, learningRate: {rate}, momentum: {momentum}{schedule}}}
     seed: {seed}
     validateEveryEpochs: {validate}
 {goal}  sync: {sync}
@@ -75,6 +75,8 @@ class Job:
     epochs: int
     seed: int = 1
     rate: float = 0.05
+    momentum: float = 0.9
+    cosine: bool = False
     goal: float | None = None
     sync: str = f"{{type: Synchronous, synchronous: {{blocks: {BLOCKS}}}}}"
     validate: bool = False
@@ -153,6 +155,7 @@ def run_job(job):
         validate = bool(job.goal) or job.validate
         text = TRAINJOB.format(
             model=job.model, batch=job.batch, epochs=job.epochs + (not validate), rate=job.rate, seed=job.seed,
+            momentum=job.momentum, schedule=", schedule: {type: Cosine}" if job.cosine else "",
             validate=int(validate), goal=goal, sync=job.sync,
         )  # fmt: skip
         yaml.write_text(dataset + "---\n" + text)
