@@ -120,7 +120,11 @@ def measure_speed(options, rows, data, figures, losses):
                     continue
                 done += 1
                 tell(f"{done} of {total}: {ROWS[row]}, {model}, batch {batch}")
-                result = system(Job(data(model), model, batch, EPOCHS))
+                try:
+                    result = system(Job(data(model), model, batch, EPOCHS))
+                except Failed as failure:  # the others' figures are worth having
+                    print(f"error: {ROWS[row]}, {model}, batch {batch}: {failure}", file=sys.stderr)
+                    continue
                 rates = [samples_of(data(model)) / seconds for seconds in result.seconds[1:]]
                 figures.setdefault((row, (model, batch)), []).extend(rates)
                 losses[row, (model, batch)] = result.loss
