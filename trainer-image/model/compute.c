@@ -1,3 +1,4 @@
+#include "model/dense.h"
 #include "model/workspace.h"
 
 #include "numerics/numerics.h"
@@ -20,6 +21,12 @@ static const float *output_of(const struct run *run, int32_t layer)
     return run->workspace->places[layer].output;
 }
 
+/* Is the weight's gradient left for later? */
+static bool is_kept(const struct run *run, uint32_t layer)
+{
+    return run->batch->kept != NULL && dense_is_large(&run->model->network->layers[layer]);
+}
+
 /* What forward needs, and of backward what does not depend on where gradients flow. */
 static struct layer_call call_of(const struct run *run, uint32_t i)
 {
@@ -37,6 +44,7 @@ static struct layer_call call_of(const struct run *run, uint32_t i)
         .doutput = places->gradient,
         .grad = run->grad,
         .scratch = run->workspace->scratch,
+        .kept = is_kept(run, i) ? run->batch->kept + run->batch->n * run->model->nodes[i].kept_at : NULL,
         .saved = places->saved,
         .batch = run->batch,
         .rows = layer->type == LAYER_EMBEDDING ? &run->batch->rows[layer->table] : NULL,
@@ -93,6 +101,17 @@ static void backward_layer(const struct run *run, uint32_t i)
             vector_add(places[layer->inputs[k]].gradient, call.dinputs[k], call.n * shape_size(call.shapes[k]));
 }
 
+static void tell_ready(const struct run *run, uint32_t i)
+{
+    const struct node *node = &run->model->nodes[i];
+    const struct network_layer *layer = &run->model->network->layers[i];
+    uint64_t begin = node->begin;
+    if (is_kept(run, i)) /* all but its weight, which comes first */
+        begin += shape_size(layer->in) * shape_size(layer->out);
+    if (begin != node->end)
+        run->batch->ready(run->batch->ready_arg, begin, node->end);
+}
+
 /* Runs the layers backwards; the gradient with respect to the last one's output is there. A layer that several read
  * gets the sum of what they hand down, the last reader's first. */
 static void backward(const struct run *run)
@@ -105,8 +124,8 @@ static void backward(const struct run *run)
             backward_view(run, i);
         else
             backward_layer(run, i);
-        if (run->batch->ready != NULL && node->begin != node->end)
-            run->batch->ready(run->batch->ready_arg, node->begin, node->end);
+        if (run->batch->ready != NULL)
+            tell_ready(run, i);
     }
 }
 

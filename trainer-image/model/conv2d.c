@@ -111,7 +111,7 @@ static void multiply(const struct products *plan, const float *w, const float *x
             gemm(GEMM_NN, plan->co, m->places, plan->depth * m->k, w + g * plan->co * plan->depth * m->k,
                  shifted + g * plan->depth * m->k * m->places, beta, out);
         for (size_t u = 0; plan->by_rows && u < m->k; u++)
-            gemm_stepped(GEMM_NN, plan->co, m->places, plan->depth, plan->weights + weights_at(plan, g, u),
+            gemm_stepped(GEMM_NN, plan->co, m->places, plan->depth, plan->weights + weights_at(plan, g, u), plan->depth,
                          shifted + shifted_at(plan, g, u), m->step, u == 0 ? beta : 1, out, m->places);
     }
 }
@@ -147,8 +147,8 @@ static void backward_weights(const struct products *plan, const float *x, const 
             gemm(GEMM_NT, plan->co, plan->depth * m->k, m->places, out, shifted + g * plan->depth * m->k * m->places,
                  first ? 0 : 1, dw + g * plan->co * plan->depth * m->k);
         for (size_t u = 0; plan->by_rows && u < m->k; u++)
-            gemm_stepped(GEMM_NT, plan->co, plan->depth, m->places, out, shifted + shifted_at(plan, g, u), m->step,
-                         first ? 0 : 1, plan->dweights + weights_at(plan, g, u), plan->depth);
+            gemm_stepped(GEMM_NT, plan->co, plan->depth, m->places, out, m->places, shifted + shifted_at(plan, g, u),
+                         m->step, first ? 0 : 1, plan->dweights + weights_at(plan, g, u), plan->depth);
     }
 }
 
@@ -165,8 +165,8 @@ static void backward_input(const struct products *plan, const float *w, const fl
             gemm(GEMM_TN, plan->depth * m->k, m->places, plan->co, w + g * plan->co * plan->depth * m->k, out, 0,
                  plan->columns + g * plan->depth * m->k * m->places);
         for (size_t u = 0; plan->by_rows && u < m->k; u++)
-            gemm_stepped(GEMM_TN, plan->depth, m->places, plan->co, plan->weights + weights_at(plan, g, u), out,
-                         m->places, plan->plain ? 0 : 1, shifted + shifted_at(plan, g, u), m->step);
+            gemm_stepped(GEMM_TN, plan->depth, m->places, plan->co, plan->weights + weights_at(plan, g, u), plan->depth,
+                         out, m->places, plan->plain ? 0 : 1, shifted + shifted_at(plan, g, u), m->step);
     }
     if (!plan->by_rows)
         im2col_unstack(m, plan->columns, shifted);

@@ -1,9 +1,33 @@
-#include "model/layer.h"
+#include "model/dense.h"
 
 #include "model/gemm.h"
+#include "model/layer.h"
+#include "model/model.h"
 #include "numerics/numerics.h"
 
 #include <string.h>
+
+/* A piece of PIECE floats, its blocks' partial sums and what they are products of stay in a second-level cache. */
+enum { LARGE = 1 << 15, PIECE = 1 << 14 };
+
+bool dense_is_large(const struct network_layer *layer)
+{
+    return layer->type == LAYER_DENSE && shape_size(layer->in) * shape_size(layer->out) >= LARGE;
+}
+
+uint32_t dense_piece_rows(const struct network_layer *layer)
+{
+    const uint64_t in = shape_size(layer->in), out = shape_size(layer->out);
+    const uint64_t rows = in < PIECE ? PIECE / in : 1;
+    return (uint32_t)(rows < out ? rows : out);
+}
+
+void dense_weight_rows(const struct network_layer *layer, uint32_t n, uint32_t row, uint32_t rows, const float *dy,
+                       const float *x, float *out)
+{
+    const size_t ins = shape_size(layer->in), outs = shape_size(layer->out);
+    gemm_stepped(GEMM_TN, rows, ins, n, dy + row, outs, x, ins, 0, out, ins);
+}
 
 static void dense_forward(const struct layer_call *call)
 {
@@ -17,6 +41,25 @@ static void dense_forward(const struct layer_call *call)
         vector_relu(call->output, call->output, call->n * out);
 }
 
+/* Large products of many samples are fast as they are; those of few are cut as they are where they are left for later.
+ */
+static void weight_gradient(const struct layer_call *call, uint32_t out)
+{
+    const struct network_layer *layer = call->layer;
+    const size_t in = shape_size(layer->in);
+    const bool cut = dense_is_large(layer) && call->n <= MODEL_PIECE_SAMPLES_MOST;
+    const uint32_t most = cut ? dense_piece_rows(layer) : out;
+    for (uint32_t row = 0; row < out; row += most)
+        dense_weight_rows(layer, call->n, row, out - row < most ? out - row : most, call->doutput, call->inputs[0],
+                          call->grad + layer->weight + row * in);
+}
+
+static void keep(const struct layer_call *call, size_t in, size_t out)
+{
+    memcpy(call->kept, call->inputs[0], call->n * in * sizeof(float));
+    memcpy(call->kept + call->n * in, call->doutput, call->n * out * sizeof(float));
+}
+
 static void dense_backward(const struct layer_call *call)
 {
     const struct network_layer *layer = call->layer;
@@ -25,7 +68,10 @@ static void dense_backward(const struct layer_call *call)
     float *dy = call->doutput;
     if (call->relu)
         vector_relu_backward(dy, call->output, dy, call->n * out);
-    gemm(GEMM_TN, out, in, call->n, dy, call->inputs[0], 0, call->grad + layer->weight);
+    if (call->kept != NULL)
+        keep(call, in, out);
+    else
+        weight_gradient(call, (uint32_t)out);
     if (layer->bias) {
         memcpy(call->grad + layer->bias_at, dy, out * sizeof *dy);
         for (uint32_t i = 1; i < call->n; i++)

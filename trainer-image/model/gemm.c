@@ -24,21 +24,20 @@ static size_t parts_of(enum gemm_form form, size_t m, size_t n, size_t k)
     return 1;
 }
 
-void gemm_stepped(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, const float *b, size_t ldb,
-                  float beta, float *c, size_t ldc)
+void gemm_stepped(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
+                  size_t ldb, float beta, float *c, size_t ldc)
 {
     const size_t parts = parts_of(form, m, n, k);
     const size_t width = (n + parts - 1) / parts;
-    const int lda = (int)(form == GEMM_TN ? m : k);
     for (size_t column = 0; column < n; column += width) {
         size_t columns = n - column < width ? n - column : width;
         cblas_sgemm(CblasRowMajor, form == GEMM_TN ? CblasTrans : CblasNoTrans,
-                    form == GEMM_NT ? CblasTrans : CblasNoTrans, (int)m, (int)columns, (int)k, 1, a, lda,
+                    form == GEMM_NT ? CblasTrans : CblasNoTrans, (int)m, (int)columns, (int)k, 1, a, (int)lda,
                     form == GEMM_NT ? b + column * ldb : b + column, (int)ldb, beta, c + column, (int)ldc);
     }
 }
 
 void gemm(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, const float *b, float beta, float *c)
 {
-    gemm_stepped(form, m, n, k, a, b, form == GEMM_NT ? k : n, beta, c, n);
+    gemm_stepped(form, m, n, k, a, form == GEMM_TN ? m : k, b, form == GEMM_NT ? k : n, beta, c, n);
 }

@@ -13,8 +13,8 @@ enum gemm_form { GEMM_NN, GEMM_NT, GEMM_TN }; /* which operand is stored transpo
  *   GEMM_NN  a [m][k], b [k][n]     GEMM_NT  a [m][k], b [n][k]     GEMM_TN  a [k][m], b [k][n] */
 void gemm(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, const float *b, float beta, float *c);
 
-/* The same, with `ldb` and `ldc` floats from a row of b and of c to the next. */
-void gemm_stepped(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, const float *b, size_t ldb,
-                  float beta, float *c, size_t ldc);
+/* The same, with `lda`, `ldb` and `ldc` floats from a row of a, b and c, as they are stored, to the next. */
+void gemm_stepped(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
+                  size_t ldb, float beta, float *c, size_t ldc);
 
 #endif

@@ -26,11 +26,13 @@ struct node {
     uint32_t gradient_root;
     enum flow flows[NETWORK_INPUTS_MOST];
     uint64_t begin, end; /* its range of the flat vector */
+    uint64_t kept_at;    /* where its part of a batch's `kept` begins, floats a sample */
 };
 
 struct model {
     struct network *network;
     struct node *nodes; /* [layer_count] */
+    uint64_t kept;      /* floats a sample of a batch's `kept` */
 };
 
 /* Does the output only give the input another shape, or is it there already? */

@@ -35,6 +35,8 @@ struct layer_call {
     float *grad; /* the whole flat vector; the layer's ranges are overwritten with sums over the block (of a
                     TENSOR_STATISTIC: n times its value) */
 
+    float *kept; /* NULL, or of a large Dense: gets x [n][in] and doutput [n][out] in place of the weight's gradient */
+
     float *scratch; /* scratch() floats, for the length of this call */
     void *saved;    /* saved() bytes, from forward to backward */
 

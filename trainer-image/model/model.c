@@ -1,3 +1,4 @@
+#include "model/dense.h"
 #include "model/graph.h"
 
 #include "numerics/numerics.h"
@@ -16,6 +17,12 @@ int model_build(struct model **out, struct network *network, struct error *err)
         return error_set(err, "out of memory for the model's description");
     if (graph_plan(network, model->nodes, err) < 0)
         return -1;
+    for (uint32_t i = 0; i < network->layer_count; i++) {
+        const struct network_layer *layer = &network->layers[i];
+        model->nodes[i].kept_at = model->kept;
+        if (dense_is_large(layer))
+            model->kept += shape_size(layer->in) + shape_size(layer->out);
+    }
     *out = move(model);
     return 0;
 }

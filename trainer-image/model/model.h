@@ -72,6 +72,8 @@ struct model_batch {
      * first. */
     void (*ready)(void *arg, uint64_t begin, uint64_t end);
     void *ready_arg;
+
+    float *kept; /* NULL, or [model_kept_floats(n)]: see "Weight gradients piece by piece" */
 };
 
 /* One block: the sum over the samples of the gradients of the loss.
@@ -80,6 +82,28 @@ struct model_batch {
  * Allocates nothing. */
 double model_gradient(const struct model *model, const float *params, const struct model_batch *batch, float *grad,
                       struct workspace *workspace);
+
+/* ---- Weight gradients piece by piece ----
+ *
+ * Most of what a block writes to memory are the gradients of large Dense weights, each a product of two small matrices.
+ * Where a batch has `kept`, model_gradient() leaves those matrices there and does without the weights' ranges of grad,
+ * which are never `ready`. Their gradients can then be made piece by piece (consecutive rows of one weight), for many
+ * blocks in turn, while a piece and its sums stay in the cache. The bits are those of model_gradient(). */
+
+enum { MODEL_PIECE_SAMPLES_MOST = 64 }; /* of a batch that has `kept` */
+
+struct model_piece {
+    uint32_t layer, row, rows;
+    uint64_t begin, end; /* its range of the flat vector */
+};
+
+uint32_t model_pieces(const struct model *model);                          /* 0: it has no such weights */
+struct model_piece model_piece(const struct model *model, uint32_t index); /* in the order of the flat vector */
+uint64_t model_kept_floats(const struct model *model, uint32_t samples);
+
+/* The piece's gradient over the n samples of a batch, out [end - begin]. Allocates nothing. */
+void model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept, uint32_t n,
+                          float *out);
 
 struct evaluation {
     double loss_sum;

@@ -124,9 +124,8 @@ typedef int tree_leaf_function(void *arg, uint32_t block, struct block_range ran
  * `scratch` holds tree_scratch_rows(tree, node)·n floats. Returns 0, or -1 where `leaf` did. */
 int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
                 float *scratch, float *out, double *loss);
-/* The same where sums are more than sums: `add` makes left + right of left, as vector_add() and vector_bfloat16_add().
- */
-typedef void tree_add_function(float *left, const float *right, size_t n);
+/* The same where sums are more than sums: `add`, which gets `arg` too, makes left + right of left. */
+typedef void tree_add_function(void *arg, float *left, const float *right, size_t n);
 int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
                    tree_add_function *add, float *scratch, float *out, double *loss);
 uint32_t tree_scratch_rows(struct tree tree, uint32_t node);

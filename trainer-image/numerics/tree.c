@@ -114,13 +114,19 @@ int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, 
     if (tree_reduce_by(tree, samples, left, n, leaf, arg, add, scratch, out, loss) < 0 ||
         tree_reduce_by(tree, samples, right, n, leaf, arg, add, scratch + n, scratch, &right_loss) < 0)
         return -1;
-    add(out, scratch, n);
+    add(arg, out, scratch, n);
     *loss += right_loss;
     return 0;
+}
+
+static void add_all(void *arg, float *left, const float *right, size_t n)
+{
+    (void)arg;
+    vector_add(left, right, n);
 }
 
 int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
                 float *scratch, float *out, double *loss)
 {
-    return tree_reduce_by(tree, samples, node, n, leaf, arg, vector_add, scratch, out, loss);
+    return tree_reduce_by(tree, samples, node, n, leaf, arg, add_all, scratch, out, loss);
 }

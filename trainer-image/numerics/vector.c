@@ -55,13 +55,27 @@ VECTOR_CLONES float vector_total(const float *x, size_t n)
     return lanes[0];
 }
 
-static inline uint16_t round_bits(float x)
+/* In lanes of 32 bits throughout, which vector units have more operations for than for 16. */
+static inline uint32_t rounded_bits(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     /* Half a unit, less one where the last place that stays is even: a tie then goes to even. */
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : rounded;
+}
+
+static inline uint16_t round_bits(float x)
+{
+    return (uint16_t)(rounded_bits(x) >> 16);
+}
+
+static inline float rounded(float x)
+{
+    uint32_t bits = rounded_bits(x);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 static inline float value_of(uint16_t upper)
@@ -70,11 +84,6 @@ static inline float value_of(uint16_t upper)
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
-}
-
-static inline float rounded(float x)
-{
-    return value_of(round_bits(x));
 }
 
 uint16_t bfloat16_of(float x)

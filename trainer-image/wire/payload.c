@@ -32,6 +32,11 @@ struct payload *payload_new(struct net *net, size_t capacity)
     return payload;
 }
 
+struct payload *payload_of(void *data)
+{
+    return (struct payload *)((unsigned char *)data - offsetof(struct payload, data));
+}
+
 struct payload *payload_ref(struct payload *payload)
 {
     payload->references++;

@@ -308,6 +308,7 @@ const char *conn_peer(const struct conn *conn);     /* "10.244.1.7:41234", for l
 
 /* Payloads come from the net's free list; `capacity` at most WIRE_PAYLOAD_MOST. NULL without memory. */
 struct payload *payload_new(struct net *net, size_t capacity);
+struct payload *payload_of(void *data); /* the payload whose `data` this is */
 struct payload *payload_ref(struct payload *payload);
 void payload_unref(struct net *net, struct payload *payload); /* NULL is fine */
 

@@ -4,8 +4,8 @@
 #include <string.h>
 
 enum {
-    LEFT = 2,     /* rows that the left side of a node takes */
-    PIECE = 2048, /* floats added up at a time */
+    LEFT = 2,    /* rows that the left side of a node takes */
+    PART = 2048, /* floats added up at a time */
 };
 
 struct gradient {
@@ -22,8 +22,24 @@ struct gradient {
         uint32_t samples; /* 0: none yet */
     } held;               /* which samples those are */
     uint64_t row;         /* floats of a row: the parameters, up to a whole cache line */
-    float *rows;     /* of the left side, then of the right; those of the right that hold nothing yet are scratch */
-    uint32_t *waits; /* of each chunk, the floats of the last block that are not final yet */
+    float *rows; /* of the left side, then of the right; those of the right that hold nothing yet are scratch */
+    struct pending {
+        uint32_t waits; /* floats that are not written yet */
+        bool placed;
+        void *place;
+    } * chunks;
+
+    /* Large weights are added up piece by piece, when all blocks have been computed; rows hold the other ranges. */
+    struct model_piece *pieces;
+    uint32_t piece_count;
+    float *kept; /* [blocks]: see model.h */
+    uint64_t kept_row;
+    float *sums;      /* a piece of the node, then of its scratch rows */
+    uint64_t sum_row; /* floats of the largest piece */
+    struct range {
+        uint64_t begin, end;
+    } * ranges;
+    uint32_t range_count;
 
     /* Of the node that is being computed: left side + (spine[0] + (spine[1] + … + the last block)). */
     const struct gradient_hooks *hooks;
@@ -33,11 +49,45 @@ struct gradient {
     struct permutation order;
     uint32_t left, spine; /* rows */
     bool last;            /* the last block is being computed */
+    const struct model_piece *piece;
 };
 
 static uint32_t largest_block(const struct plan *plan)
 {
     return (plan->training.batch_size + plan->blocks - 1) / plan->blocks;
+}
+
+/* What is computed piece by piece, and what is not. */
+static int plan_pieces(struct gradient *gradient, size_t height, struct error *err)
+{
+    const struct model *model = gradient->model;
+    const uint32_t samples = largest_block(gradient->plan);
+    gradient->piece_count = samples <= MODEL_PIECE_SAMPLES_MOST ? model_pieces(model) : 0;
+    gradient->pieces = calloc((size_t)gradient->piece_count + 1, sizeof *gradient->pieces);
+    gradient->ranges = calloc((size_t)gradient->piece_count + 1, sizeof *gradient->ranges);
+    if (gradient->pieces == NULL || gradient->ranges == NULL)
+        return error_set(err, "make room for the pieces of a gradient: no memory");
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < gradient->piece_count; i++) {
+        const struct model_piece piece = gradient->pieces[i] = model_piece(model, i);
+        if (at < piece.begin)
+            gradient->ranges[gradient->range_count++] = (struct range){at, piece.begin};
+        at = piece.end;
+        if (gradient->sum_row < piece.end - piece.begin)
+            gradient->sum_row = piece.end - piece.begin;
+    }
+    if (at < model_parameters(model))
+        gradient->ranges[gradient->range_count++] = (struct range){at, model_parameters(model)};
+    if (gradient->piece_count == 0)
+        return 0;
+    gradient->sum_row = (gradient->sum_row + 15) / 16 * 16;
+    gradient->kept_row = model_kept_floats(model, samples);
+    gradient->sums = aligned_alloc(64, (height + 1) * gradient->sum_row * sizeof(float));
+    gradient->kept = malloc(gradient->plan->blocks * gradient->kept_row * sizeof(float));
+    if (gradient->sums == NULL || gradient->kept == NULL)
+        return error_set(err, "make room for the factors of a gradient of %u blocks of %u samples: no memory",
+                         gradient->plan->blocks, samples);
+    return 0;
 }
 
 int gradient_new(struct gradient **out, const struct plan *plan, const struct model *model, const struct dataset *train,
@@ -56,6 +106,8 @@ int gradient_new(struct gradient **out, const struct plan *plan, const struct mo
     if (workspace_new(&gradient->workspace, model, samples, err) < 0)
         return -1;
     size_t height = tree_scratch_rows(gradient->tree, TREE_ROOT);
+    if (plan_pieces(gradient, height, err) < 0)
+        return -1;
     size_t rows = LEFT + (height > 0 ? height : 1);
     gradient->x = malloc(samples * model_sample_size(model) * sizeof(float));
     gradient->targets = malloc(samples * sizeof(float));
@@ -63,8 +115,8 @@ int gradient_new(struct gradient **out, const struct plan *plan, const struct mo
     cleanup_layout struct layout *layout = NULL;
     if (layout_new(&layout, model_network(model), plan->shards, err) < 0)
         return -1;
-    gradient->waits = calloc(layout_chunks(layout), sizeof *gradient->waits);
-    if (gradient->x == NULL || gradient->targets == NULL || gradient->rows == NULL || gradient->waits == NULL)
+    gradient->chunks = calloc(layout_chunks(layout), sizeof *gradient->chunks);
+    if (gradient->x == NULL || gradient->targets == NULL || gradient->rows == NULL || gradient->chunks == NULL)
         return error_set(err, "make room for %zu gradients of %llu parameters and blocks of %u samples: no memory",
                          rows, (unsigned long long)gradient->row, samples);
     memset(gradient->rows, 0, rows * gradient->row * sizeof(float)); /* what is behind the last parameter stays 0 */
@@ -80,7 +132,11 @@ void gradient_free(struct gradient *gradient)
     free(gradient->x);
     free(gradient->targets);
     free(gradient->rows);
-    free(gradient->waits);
+    free(gradient->chunks);
+    free(gradient->pieces);
+    free(gradient->ranges);
+    free(gradient->sums);
+    free(gradient->kept);
     free(gradient);
 }
 
@@ -110,8 +166,28 @@ static void sum_of(const struct gradient *gradient, float *out, const float *a, 
         vector_sum(out, a, b, count);
 }
 
+/* Of the plan's wire, one is. */
+struct target {
+    float *floats;
+    uint16_t *packed;
+};
+
+/* The node's floats from `at` of the target on are left + right, or right (left NULL). */
+static void write_sum(const struct gradient *gradient, struct target target, uint32_t at, const float *left,
+                      const float *right, uint32_t count)
+{
+    if (is_rounded(gradient) && left != NULL)
+        vector_bfloat16_sum_pack(target.packed + at, left, right, count);
+    else if (is_rounded(gradient))
+        vector_bfloat16_pack(target.packed + at, right, count);
+    else if (left != NULL)
+        vector_sum(target.floats + at, left, right, count);
+    else
+        memcpy(target.floats + at, right, count * sizeof *right);
+}
+
 /* Floats [at, at + count) of the right side, in `out` or where they are already: added from the last block up. */
-static const float *right_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PIECE])
+static const float *right_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PART])
 {
     const float *sum = row_of(gradient, LEFT + gradient->spine) + at;
     for (uint32_t i = gradient->spine; i-- > 0;) {
@@ -121,7 +197,7 @@ static const float *right_side(const struct gradient *gradient, uint64_t at, uin
     return sum;
 }
 
-static const float *left_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PIECE])
+static const float *left_side(const struct gradient *gradient, uint64_t at, uint32_t count, float out[PART])
 {
     const float *first = row_of(gradient, 0) + at;
     if (gradient->left == 1)
@@ -130,40 +206,39 @@ static const float *left_side(const struct gradient *gradient, uint64_t at, uint
     return out;
 }
 
-/* The node's last levels of sums go straight to where it is sent from, a piece of the first-level cache at a time: each
- * row is read once, and what lies between is never written to memory. */
-static void add_up(const struct gradient *gradient, const struct chunk *chunk, void *out)
+/* Floats [at, at + count) to where they are sent from; the node's last levels of sums go straight there, a part of the
+ * first-level cache at a time: each row is read once, and what lies between is never written to memory. */
+static void add_up(const struct gradient *gradient, uint64_t at, uint32_t count, struct target target)
 {
-    float left[PIECE], right[PIECE];
-    float *floats = out;
-    uint16_t *packed = out;
-    for (uint32_t done = 0; done < chunk->count; done += PIECE) {
-        uint32_t count = chunk->count - done < PIECE ? chunk->count - done : PIECE;
-        const float *b = right_side(gradient, chunk->offset + done, count, right);
-        if (gradient->left == 0) {
-            if (is_rounded(gradient))
-                vector_bfloat16_pack(packed + done, b, count);
-            else
-                memcpy(floats + done, b, count * sizeof *floats);
-            continue;
-        }
-        const float *a = left_side(gradient, chunk->offset + done, count, left);
-        if (is_rounded(gradient))
-            vector_bfloat16_sum_pack(packed + done, a, b, count);
-        else
-            vector_sum(floats + done, a, b, count);
+    float left[PART], right[PART];
+    for (uint32_t done = 0; done < count; done += PART) {
+        uint32_t part = count - done < PART ? count - done : PART;
+        const float *b = right_side(gradient, at + done, part, right);
+        const float *a = gradient->left == 0 ? NULL : left_side(gradient, at + done, part, left);
+        write_sum(gradient, target, done, a, b, part);
     }
+}
+
+/* Where float `at` of the node goes; without pointers where its chunk is not wanted. */
+static struct target target_of(const struct gradient *gradient, uint32_t index, uint64_t at)
+{
+    struct pending *pending = &gradient->chunks[index];
+    const struct chunk *chunk = parameters_chunk(gradient->parameters, index);
+    if (!pending->placed)
+        pending->place = gradient->hooks->place(gradient->hooks->arg, chunk);
+    pending->placed = true;
+    if (pending->place == NULL)
+        return (struct target){NULL, NULL};
+    if (is_rounded(gradient))
+        return (struct target){.packed = (uint16_t *)pending->place + (at - chunk->offset)};
+    return (struct target){.floats = (float *)pending->place + (at - chunk->offset)};
 }
 
 static void hand_out(const struct gradient *gradient, uint32_t index, double loss)
 {
     const struct gradient_hooks *hooks = gradient->hooks;
-    const struct chunk *chunk = parameters_chunk(gradient->parameters, index);
-    void *place = hooks->place(hooks->arg, chunk);
-    if (place == NULL)
-        return;
-    add_up(gradient, chunk, place);
-    hooks->filled(hooks->arg, chunk, index == 0 ? loss : 0);
+    if (gradient->chunks[index].place != NULL)
+        hooks->filled(hooks->arg, parameters_chunk(gradient->parameters, index), gradient->chunks[index].place, loss);
 }
 
 /* The chunk that holds parameter `at`. */
@@ -180,33 +255,44 @@ static uint32_t chunk_holding(const struct parameters *parameters, uint64_t at)
     return low;
 }
 
-/* Parameters [begin, end) of the last block are final: chunks that waited for nothing else go. The first waits for the
+/* Where floats [begin, end) of a node are. */
+struct sides {
+    const float *left;  /* NULL: right is all */
+    const float *right; /* NULL: in rows */
+};
+
+/* Hands the node's floats [begin, end) out. Chunks that waited for nothing else go, but the first: it waits for the
  * loss, too. */
-static void block_ready(void *arg, uint64_t begin, uint64_t end)
+static void write_range(const struct gradient *gradient, uint64_t begin, uint64_t end, struct sides sides)
 {
-    struct gradient *gradient = arg;
-    while (begin < end) {
-        uint32_t index = chunk_holding(gradient->parameters, begin);
+    for (uint64_t at = begin; at < end;) {
+        uint32_t index = chunk_holding(gradient->parameters, at);
         const struct chunk *chunk = parameters_chunk(gradient->parameters, index);
         uint64_t until = chunk->offset + chunk->count < end ? chunk->offset + chunk->count : end;
-        gradient->waits[index] -= (uint32_t)(until - begin);
-        if (gradient->waits[index] == 0 && index > 0)
+        uint32_t count = (uint32_t)(until - at);
+        struct target target = target_of(gradient, index, at);
+        bool wanted = target.floats != NULL || target.packed != NULL;
+        if (wanted && sides.right == NULL)
+            add_up(gradient, at, count, target);
+        else if (wanted)
+            write_sum(gradient, target, 0, sides.left == NULL ? NULL : sides.left + (at - begin),
+                      sides.right + (at - begin), count);
+        gradient->chunks[index].waits -= count;
+        if (gradient->chunks[index].waits == 0 && index > 0)
             hand_out(gradient, index, 0);
-        begin = until;
+        at = until;
     }
+}
+
+static void block_ready(void *arg, uint64_t begin, uint64_t end)
+{
+    write_range(arg, begin, end, (struct sides){NULL, NULL});
 }
 
 static void wait_for_all(struct gradient *gradient)
 {
     for (uint32_t i = 0; i < parameters_chunks(gradient->parameters); i++)
-        gradient->waits[i] = parameters_chunk(gradient->parameters, i)->count;
-}
-
-static void hand_out_rest(struct gradient *gradient, double loss)
-{
-    for (uint32_t i = parameters_chunks(gradient->parameters); i-- > 0;)
-        if (i == 0 || gradient->waits[i] > 0)
-            hand_out(gradient, i, loss);
+        gradient->chunks[i] = (struct pending){.waits = parameters_chunk(gradient->parameters, i)->count};
 }
 
 /* ---- computing ---- */
@@ -241,6 +327,7 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
         .place = {gradient->plan->training.seed, (uint32_t)gradient->step.epoch, first},
         .ready = gradient->last ? block_ready : NULL,
         .ready_arg = gradient,
+        .kept = gradient->kept == NULL ? NULL : gradient->kept + block * gradient->kept_row,
     };
     if (hooks->rows != NULL && (batch.rows = hooks->rows(hooks->arg, block, gradient->x, samples)) == NULL)
         return -1;
@@ -248,12 +335,29 @@ static int compute_block(void *arg, uint32_t block, struct block_range range, fl
     return 0;
 }
 
+static void add(const struct gradient *gradient, float *left, const float *right, size_t n)
+{
+    if (is_rounded(gradient))
+        vector_bfloat16_add(left, right, n);
+    else
+        vector_add(left, right, n);
+}
+
+static void add_rows(void *arg, float *left, const float *right, size_t n)
+{
+    (void)n;
+    const struct gradient *gradient = arg;
+    for (uint32_t i = 0; i < gradient->range_count; i++) {
+        const struct range range = gradient->ranges[i];
+        add(gradient, left + range.begin, right + range.begin, range.end - range.begin);
+    }
+}
+
 /* The node's value into row `row`. Scratch are the rows behind, or those of the right side: a node has as many of them
  * free as it is high. */
 static int reduce(struct gradient *gradient, uint32_t node, uint32_t row, double *loss)
 {
-    return tree_reduce_by(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient,
-                          is_rounded(gradient) ? vector_bfloat16_add : vector_add,
+    return tree_reduce_by(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient, add_rows,
                           row_of(gradient, row < LEFT ? LEFT : row + 1), row_of(gradient, row), loss);
 }
 
@@ -301,6 +405,46 @@ static bool reduce_right(struct gradient *gradient, uint32_t node, double *loss)
     for (uint32_t i = gradient->spine; reduced == 0 && i-- > 0;)
         *loss = losses[i] + *loss;
     return reduced == 0;
+}
+
+static int compute_piece(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
+{
+    const struct gradient *gradient = arg;
+    model_piece_gradient(gradient->model, gradient->piece, gradient->kept + block * gradient->kept_row,
+                         (uint32_t)(range.end - range.begin), out);
+    *loss = 0;
+    return 0;
+}
+
+static void add_pieces(void *arg, float *left, const float *right, size_t n)
+{
+    add(arg, left, right, n);
+}
+
+static const float *reduce_piece(struct gradient *gradient, uint32_t node, float *out)
+{
+    const struct model_piece *piece = gradient->piece;
+    double loss;
+    tree_reduce_by(gradient->tree, gradient->step.count, node, piece->end - piece->begin, compute_piece, gradient,
+                   add_pieces, out + gradient->sum_row, out, &loss);
+    return out;
+}
+
+/* All blocks have been computed: the large weights of the node, the deepest layer's first. */
+static void reduce_pieces(struct gradient *gradient, uint32_t node)
+{
+    float *sums = gradient->sums;
+    for (uint32_t i = gradient->piece_count; i-- > 0;) {
+        gradient->piece = &gradient->pieces[i];
+        struct sides sides = {NULL, NULL};
+        if (tree_is_leaf(gradient->tree, node)) {
+            sides.right = reduce_piece(gradient, node, sums);
+        } else {
+            sides.left = reduce_piece(gradient, 2 * node, sums);
+            sides.right = reduce_piece(gradient, 2 * node + 1, sums + gradient->sum_row);
+        }
+        write_range(gradient, gradient->piece->begin, gradient->piece->end, sides);
+    }
 }
 
 static struct permutation order_of(const struct gradient *gradient, const struct schedule_step *step)
@@ -358,6 +502,7 @@ bool gradient_compute(struct gradient *gradient, uint64_t step, uint32_t node, c
             return false;
         loss = left + loss;
     }
-    hand_out_rest(gradient, loss);
+    reduce_pieces(gradient, node);
+    hand_out(gradient, 0, loss);
     return true;
 }

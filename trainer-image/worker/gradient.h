@@ -2,8 +2,10 @@
  *
  * Each block is one call of model_gradient(), never fused with another, and sums are those of the fixed tree, so a node
  * has the same bits whoever computes it. With the plan's wire BFloat16 every node's are rounded to it, also of those
- * that nobody sends. The chunks of the deepest layers are handed out while the last block's backward pass still goes on
- * above them.
+ * that nobody sends. Chunks are handed out as they are done: those of the deepest layers while the last block's
+ * backward pass still goes on above them; of large Dense weights, which are added up piece by piece over all blocks
+ * when these have been computed, while the next piece is. That way neither lies in memory as a whole, and servers have
+ * work early.
  */
 #ifndef THOLE_WORKER_GRADIENT_H
 #define THOLE_WORKER_GRADIENT_H
@@ -37,11 +39,10 @@ struct gradient_hooks {
      * had. The hook is NULL where the model has no tables. */
     const struct model_rows *(*rows)(void *arg, uint32_t block, const float *x, uint32_t n);
     /* Where the node's sum over the chunk is to be written, as the plan's wire has it; NULL: it is not wanted. Each
-     * chunk once, in any order; must not look at sockets. */
+     * chunk once, in any order, and before others are filled; must not look at sockets. */
     void *(*place)(void *arg, const struct chunk *chunk);
-    /* It is written. `loss` is the node's in the vector's first chunk, which comes when all is known, and 0 in others.
-     */
-    void (*filled)(void *arg, const struct chunk *chunk, double loss);
+    /* It is written to `place`. `loss` is the node's in the vector's first chunk, the last to come, and 0 in others. */
+    void (*filled)(void *arg, const struct chunk *chunk, void *place, double loss);
     void *arg;
 };
 

@@ -54,7 +54,6 @@ struct push {
     struct worker *worker;
     uint64_t generation, step;
     uint32_t node;
-    struct payload *payload; /* of the chunk that is being filled */
 };
 
 /* Sockets are looked at between blocks; what they bring may end what is being computed. */
@@ -74,22 +73,23 @@ static bool push_go_on(void *arg)
 
 static void *push_place(void *arg, const struct chunk *chunk)
 {
-    struct push *push = arg;
+    const struct push *push = arg;
     struct worker *worker = push->worker;
     if (!worker->links[chunk->shard].ready)
         return NULL; /* computed and pushed again when the connection is back */
-    push->payload = payload_new(worker->options.net, parameters_bytes(worker->parameters, chunk));
-    if (push->payload == NULL) {
+    struct payload *payload = payload_new(worker->options.net, parameters_bytes(worker->parameters, chunk));
+    if (payload == NULL) {
         worker_fail(worker, "push a gradient: no memory");
         return NULL;
     }
-    return push->payload->data;
+    return payload->data;
 }
 
-static void push_filled(void *arg, const struct chunk *chunk, double loss)
+static void push_filled(void *arg, const struct chunk *chunk, void *place, double loss)
 {
-    struct push *push = arg;
+    const struct push *push = arg;
     struct worker *worker = push->worker;
+    struct payload *payload = payload_of(place);
     conn_send(worker->links[chunk->shard].conn,
               &(struct frame){.type = FRAME_PUSH,
                               .term = worker->term,
@@ -97,10 +97,9 @@ static void push_filled(void *arg, const struct chunk *chunk, double loss)
                               .node = push->node,
                               .offset = chunk->offset,
                               .value.loss = loss,
-                              .length = push->payload->length},
-              push->payload);
-    payload_unref(worker->options.net, push->payload);
-    push->payload = NULL;
+                              .length = payload->length},
+              payload);
+    payload_unref(worker->options.net, payload);
 }
 
 static const struct model_rows *push_block_rows(void *arg, uint32_t block, const float *x, uint32_t n)

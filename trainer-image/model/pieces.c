@@ -1,0 +1,51 @@
+/* Gradients of large weights, made for one block after the other while a piece's sum stays in the cache. */
+#include "model/dense.h"
+#include "model/graph.h"
+
+static bool is_kept(const struct model *model, uint32_t layer)
+{
+    return model->nodes[layer].trained && dense_is_large(&model->network->layers[layer]);
+}
+
+static uint32_t pieces_of(const struct network_layer *layer)
+{
+    const uint32_t rows = dense_piece_rows(layer);
+    return (uint32_t)((shape_size(layer->out) + rows - 1) / rows);
+}
+
+uint32_t model_pieces(const struct model *model)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < model->network->layer_count; i++)
+        count += is_kept(model, i) ? pieces_of(&model->network->layers[i]) : 0;
+    return count;
+}
+
+struct model_piece model_piece(const struct model *model, uint32_t index)
+{
+    uint32_t i = 0;
+    for (;; i++) {
+        const uint32_t count = is_kept(model, i) ? pieces_of(&model->network->layers[i]) : 0;
+        if (index < count)
+            break;
+        index -= count;
+    }
+    const struct network_layer *layer = &model->network->layers[i];
+    const uint64_t in = shape_size(layer->in), out = shape_size(layer->out);
+    const uint32_t most = dense_piece_rows(layer), row = index * most;
+    const uint32_t rows = out - row < most ? (uint32_t)(out - row) : most;
+    return (struct model_piece){i, row, rows, layer->weight + row * in, layer->weight + (row + rows) * in};
+}
+
+uint64_t model_kept_floats(const struct model *model, uint32_t samples)
+{
+    return samples * model->kept;
+}
+
+void model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept, uint32_t n,
+                          float *out)
+{
+    const struct network_layer *layer = &model->network->layers[piece->layer];
+    const float *x = kept + n * model->nodes[piece->layer].kept_at;
+    dense_weight_rows(layer, n, piece->row, piece->rows, x + n * shape_size(layer->in), x, out);
+}
