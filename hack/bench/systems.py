@@ -139,7 +139,7 @@ def samples_of(data):
 def run_alone(job):
     """One process of Thole, without servers."""
     options = ["--data", job.data, "--epochs", str(job.epochs)]
-    command = [BUILD / "model_bench", *options, job.model, str(job.batch), str(BLOCKS)]
+    command = [BUILD / "train_bench", *options, job.model, str(job.batch), str(BLOCKS)]
     text = run(command, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     samples = samples_of(job.data)
     rates = [float(rate) for rate in re.findall(r"epoch \d+: (\d+) samples/s", text)]

@@ -3,7 +3,7 @@
   hack/bench.sh train [--torch] [--mxnet] [--parts speed,goal,modes,wire] [--rounds N] [--models …] [--batches …]
 
   speed   samples/s, of every run the second epoch on; Fashion-MNIST, SGD with momentum 0.9, one thread a process:
-            alone    thole, one process without servers (model_bench)
+            alone    thole, one process without servers (train_bench)
             job      thole-trainer local: 2 workers, 1 parameter server, Synchronous, 8 blocks, float32 over loopback TCP
             job16    the same with bfloat16 on the wire
             torch    PyTorch, one process

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Trains a network of the zoo in PyTorch as a job does, from the job's own first parameters, beside model_bench: the
+"""Trains a network of the zoo in PyTorch as a job does, from the job's own first parameters, beside train_bench: the
 losses of the first steps and the parameters after them must agree as far as float32 does.
 
-    python hack/golden/training.py --bench build/release/model_bench
+    python hack/golden/training.py --bench build/release/train_bench
 
 Every step's batch is computed block by block, so that batch norm sees what a worker sees: the gradients are added, the
 running statistics become the blocks' means by samples. Needs PyTorch (written with 2.15) and Fashion-MNIST's files.
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SEED, MEAN, STD, RATE, MOMENTUM, NORM_MOMENTUM = 1, 0.2860, 0.3530, 0.05, 0.9, 0.1  # model_bench's
+SEED, MEAN, STD, RATE, MOMENTUM, NORM_MOMENTUM = 1, 0.2860, 0.3530, 0.05, 0.9, 0.1  # train_bench's
 
 
 # ---- The order of an epoch: numerics/philox.c and permutation.c ----
@@ -171,7 +171,7 @@ def distance(state, parameters):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", required=True, type=pathlib.Path, help="model_bench")
+    parser.add_argument("--bench", required=True, type=pathlib.Path, help="train_bench")
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", type=pathlib.Path)
     parser.add_argument("--model", default="resnet8", choices=["resnet8", "resnet20"])
     parser.add_argument("--samples", default=256, type=int, help="the first so many of the training set")

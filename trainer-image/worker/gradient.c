@@ -257,8 +257,9 @@ static uint32_t chunk_holding(const struct parameters *parameters, uint64_t at)
 
 /* Where floats [begin, end) of a node are. */
 struct sides {
-    const float *left;  /* NULL: right is all */
-    const float *right; /* NULL: in rows */
+    bool in_rows;      /* else: */
+    const float *left; /* NULL: right is all */
+    const float *right;
 };
 
 /* Hands the node's floats [begin, end) out. Chunks that waited for nothing else go, but the first: it waits for the
@@ -272,7 +273,7 @@ static void write_range(const struct gradient *gradient, uint64_t begin, uint64_
         uint32_t count = (uint32_t)(until - at);
         struct target target = target_of(gradient, index, at);
         bool wanted = target.floats != NULL || target.packed != NULL;
-        if (wanted && sides.right == NULL)
+        if (wanted && sides.in_rows)
             add_up(gradient, at, count, target);
         else if (wanted)
             write_sum(gradient, target, 0, sides.left == NULL ? NULL : sides.left + (at - begin),
@@ -286,7 +287,7 @@ static void write_range(const struct gradient *gradient, uint64_t begin, uint64_
 
 static void block_ready(void *arg, uint64_t begin, uint64_t end)
 {
-    write_range(arg, begin, end, (struct sides){NULL, NULL});
+    write_range(arg, begin, end, (struct sides){.in_rows = true});
 }
 
 static void wait_for_all(struct gradient *gradient)
@@ -436,7 +437,7 @@ static void reduce_pieces(struct gradient *gradient, uint32_t node)
     float *sums = gradient->sums;
     for (uint32_t i = gradient->piece_count; i-- > 0;) {
         gradient->piece = &gradient->pieces[i];
-        struct sides sides = {NULL, NULL};
+        struct sides sides = {.in_rows = false};
         if (tree_is_leaf(gradient->tree, node)) {
             sides.right = reduce_piece(gradient, node, sums);
         } else {

@@ -1,6 +1,6 @@
-/* model_bench — trains in one process without servers or sockets, and says how fast.
+/* train_bench — trains in one process without servers or sockets, and says how fast.
  *
- *   model_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]
+ *   train_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]
  *
  * DIR holds Fashion-MNIST or MNIST as IDX files, plain names with .gz; without it the data are random. Prints one line
  * an epoch: samples per second by the clock on the wall and per second of core time (which other programs on the
@@ -13,6 +13,7 @@
 #include "data/data.h"
 #include "model/model.h"
 #include "optimizer/optimizer.h"
+#include "worker/gradient.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -30,28 +31,34 @@ struct bench {
     struct dataset *data;
     struct model *model;
     struct optimizer *optimizer;
-    struct workspace *workspace;
-    struct tree tree;
-    struct schedule_step step;
-    struct permutation order;
-    float *params, *velocity, *sum, *scratch, *x;
-    float *targets;
+    struct gradient *gradient;
+    struct parameters *chunks;
+    struct optimizer_step update;
+    float *params, *velocity, *sum;
+    double loss; /* of the step */
 };
 
-static int leaf(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
+static bool go_on(void *arg)
 {
-    (void)block;
+    (void)arg;
+    return true;
+}
+
+static void *place(void *arg, const struct chunk *chunk)
+{
+    const struct bench *bench = arg;
+    return bench->sum + chunk->offset;
+}
+
+/* Nothing reads the chunk's parameters any more before the next step. */
+static void filled(void *arg, const struct chunk *chunk, void *sum, double loss)
+{
     struct bench *bench = arg;
-    const uint32_t n = (uint32_t)(range.end - range.begin);
-    dataset_fetch(bench->data, &bench->order, bench->step.first + range.begin, n, bench->x, bench->targets);
-    const struct model_batch batch = {
-        .n = n,
-        .x = bench->x,
-        .targets = bench->targets,
-        .place = {bench->plan->training.seed, (uint32_t)bench->step.epoch, bench->step.first + range.begin},
-    };
-    *loss = model_gradient(bench->model, bench->params, &batch, out, bench->workspace);
-    return 0;
+    float *const theta = bench->params + chunk->offset;
+    float *const states[OPTIMIZER_STATES_MOST] = {bench->velocity + chunk->offset};
+    optimizer_apply(bench->optimizer, &bench->update, chunk->offset, chunk->offset + chunk->count, theta, theta, states,
+                    sum);
+    bench->loss += loss;
 }
 
 /* Time that this thread has had a core for. */
@@ -65,28 +72,21 @@ static double core_seconds(void)
 static void train_epoch(struct bench *bench, const struct schedule *schedule, uint32_t epoch)
 {
     const struct plan *plan = bench->plan;
-    const uint64_t parameters = model_parameters(bench->model);
     const struct instant begin = clock_now();
     const double core_begin = core_seconds();
-    double loss_sum = 0;
-    bench->order = permutation_of_epoch(schedule->samples, plan->training.seed, epoch);
+    const struct gradient_hooks hooks = {.go_on = go_on, .place = place, .filled = filled, .arg = bench};
+    bench->loss = 0;
     for (uint64_t i = 0; i < schedule->steps_per_epoch; i++) {
-        bench->step = schedule_step(schedule, epoch * schedule->steps_per_epoch + i);
         const uint64_t number = epoch * schedule->steps_per_epoch + i;
-        const struct optimizer_step update =
-            optimizer_step(&plan->training.optimizer, schedule, number, number + 1, bench->step.count, 1);
-        float *const states[OPTIMIZER_STATES_MOST] = {bench->velocity};
-        double loss = 0;
-        tree_reduce(bench->tree, bench->step.count, TREE_ROOT, parameters, leaf, bench, bench->scratch, bench->sum,
-                    &loss);
-        optimizer_apply(bench->optimizer, &update, 0, parameters, bench->params, bench->params, states, bench->sum);
-        loss_sum += loss;
+        const uint64_t count = schedule_step(schedule, number).count;
+        bench->update = optimizer_step(&plan->training.optimizer, schedule, number, number + 1, count, 1);
+        (void)gradient_compute(bench->gradient, number, TREE_ROOT, bench->params, bench->chunks, &hooks);
     }
     const double samples = (double)schedule->samples;
     const double seconds = (double)instant_since(clock_now(), begin) / (double)SECONDS;
     printf("%s batch %u blocks %u kernel %s epoch %u: %.0f samples/s, %.0f a core-second, train loss %.6f\n",
            model_network(bench->model)->name, plan->training.batch_size, plan->blocks, numerics_kernel(), epoch + 1,
-           samples / seconds, samples / (core_seconds() - core_begin), loss_sum / samples);
+           samples / seconds, samples / (core_seconds() - core_begin), bench->loss / samples);
     fflush(stdout);
 }
 
@@ -95,39 +95,34 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
     cleanup_dataset struct dataset *data = NULL;
     cleanup_model struct model *model = NULL;
     cleanup_optimizer struct optimizer *optimizer = NULL;
-    cleanup_workspace struct workspace *workspace = NULL;
-    const uint32_t most = plan->training.batch_size / plan->blocks + 1;
+    cleanup_gradient struct gradient *gradient = NULL;
+    cleanup_parameters struct parameters *chunks = NULL;
     if (dataset_open(&data, root, plan, DATASET_TRAIN, err) < 0)
         return -1;
     const uint32_t *shape = dataset_shape(data);
     const struct network_spec spec = {.zoo = zoo};
     const struct network_sample sample = {.shape = {shape[0], shape[1], shape[2]}, .classes = plan->dataset.classes};
-    if (model_make(&model, &spec, &sample, err) < 0 || workspace_new(&workspace, model, most, err) < 0)
+    if (model_make(&model, &spec, &sample, err) < 0 || gradient_new(&gradient, plan, model, data, err) < 0)
         return -1;
     const struct network *network = model_network(model);
     if (optimizer_new(&optimizer, &plan->training.optimizer, network->tensors, network->tensor_count,
-                      network_chunk(network), err) < 0)
+                      network_chunk(network), err) < 0 ||
+        parameters_new(&chunks, network, plan->shards, plan->wire, err) < 0)
         return -1;
     const uint64_t parameters = model_parameters(model);
-    const struct tree tree = tree_of(plan->blocks);
-    cleanup_free float *vectors = calloc((3 + tree_scratch_rows(tree, TREE_ROOT)) * parameters, sizeof *vectors);
-    cleanup_free float *x = calloc(most * model_sample_size(model), sizeof *x);
-    cleanup_free float *targets = calloc(most, sizeof *targets);
-    if (vectors == NULL || x == NULL || targets == NULL)
+    cleanup_free float *vectors = calloc(3 * parameters, sizeof *vectors);
+    if (vectors == NULL)
         return error_set(err, "out of memory");
     struct bench bench = {
         .plan = plan,
         .data = data,
         .model = model,
         .optimizer = optimizer,
-        .workspace = workspace,
-        .tree = tree,
+        .gradient = gradient,
+        .chunks = chunks,
         .params = vectors,
         .velocity = vectors + parameters,
         .sum = vectors + 2 * parameters,
-        .scratch = vectors + 3 * parameters,
-        .x = x,
-        .targets = targets,
     };
     model_init_range(model, plan->training.seed, 0, parameters, bench.params);
     const struct schedule schedule = schedule_of(plan, dataset_samples(data));
@@ -164,7 +159,7 @@ static int write_random(const char *folder, const char *name, uint32_t rank, uin
 
 static int run_random(struct plan *plan, const char *zoo, const char *model_file, struct error *err)
 {
-    char folder[] = "/tmp/model_bench-XXXXXX";
+    char folder[] = "/tmp/train_bench-XXXXXX";
     if (mkdtemp(folder) == NULL)
         return error_errno(err, "make '%s'", folder);
     plan->dataset.train = (struct plan_split){(char *)"x", (char *)"y"};
@@ -182,7 +177,7 @@ static int run_random(struct plan *plan, const char *zoo, const char *model_file
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: model_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]\n");
+    fprintf(stderr, "usage: train_bench [--data DIR] [--epochs N] [--model-file FILE] [MODEL [BATCH [BLOCKS]]]\n");
     return 2;
 }
 
@@ -239,11 +234,12 @@ int main(int argc, char *argv[])
                          .optimizer = {.learning_rate = 0.05, .momentum = 0.9},
                          .seed = 1},
             .blocks = options.blocks,
+            .shards = 1,
         };
         found = true;
         if ((options.data == NULL ? run_random(&plan, images[i], options.model_file, &err)
                                   : run(&plan, images[i], options.data, options.model_file, &err)) < 0) {
-            fprintf(stderr, "model_bench: %s\n", error_message(&err));
+            fprintf(stderr, "train_bench: %s\n", error_message(&err));
             return 1;
         }
     }
