@@ -172,18 +172,23 @@ struct target {
     uint16_t *packed;
 };
 
-/* The node's floats from `at` of the target on are left + right, or right (left NULL). */
+/* The node's floats from `at` of the target on: */
+static void write_out(const struct gradient *gradient, struct target target, uint32_t at, const float *x,
+                      uint32_t count)
+{
+    if (is_rounded(gradient))
+        vector_bfloat16_pack(target.packed + at, x, count);
+    else
+        memcpy(target.floats + at, x, count * sizeof *x);
+}
+
 static void write_sum(const struct gradient *gradient, struct target target, uint32_t at, const float *left,
                       const float *right, uint32_t count)
 {
-    if (is_rounded(gradient) && left != NULL)
+    if (is_rounded(gradient))
         vector_bfloat16_sum_pack(target.packed + at, left, right, count);
-    else if (is_rounded(gradient))
-        vector_bfloat16_pack(target.packed + at, right, count);
-    else if (left != NULL)
-        vector_sum(target.floats + at, left, right, count);
     else
-        memcpy(target.floats + at, right, count * sizeof *right);
+        vector_sum(target.floats + at, left, right, count);
 }
 
 /* Floats [at, at + count) of the right side, in `out` or where they are already: added from the last block up. */
@@ -214,8 +219,10 @@ static void add_up(const struct gradient *gradient, uint64_t at, uint32_t count,
     for (uint32_t done = 0; done < count; done += PART) {
         uint32_t part = count - done < PART ? count - done : PART;
         const float *b = right_side(gradient, at + done, part, right);
-        const float *a = gradient->left == 0 ? NULL : left_side(gradient, at + done, part, left);
-        write_sum(gradient, target, done, a, b, part);
+        if (gradient->left == 0)
+            write_out(gradient, target, done, b, part);
+        else
+            write_sum(gradient, target, done, left_side(gradient, at + done, part, left), b, part);
     }
 }
 
@@ -275,9 +282,10 @@ static void write_range(const struct gradient *gradient, uint64_t begin, uint64_
         bool wanted = target.floats != NULL || target.packed != NULL;
         if (wanted && sides.in_rows)
             add_up(gradient, at, count, target);
+        else if (wanted && sides.left == NULL)
+            write_out(gradient, target, 0, sides.right + (at - begin), count);
         else if (wanted)
-            write_sum(gradient, target, 0, sides.left == NULL ? NULL : sides.left + (at - begin),
-                      sides.right + (at - begin), count);
+            write_sum(gradient, target, 0, sides.left + (at - begin), sides.right + (at - begin), count);
         gradient->chunks[index].waits -= count;
         if (gradient->chunks[index].waits == 0 && index > 0)
             hand_out(gradient, index, 0);
