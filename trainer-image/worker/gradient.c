@@ -264,9 +264,9 @@ static uint32_t chunk_holding(const struct parameters *parameters, uint64_t at)
 
 /* Where floats [begin, end) of a node are. */
 struct sides {
-    bool in_rows;      /* else: */
-    const float *left; /* NULL: right is all */
+    const float *left;
     const float *right;
+    uint32_t count; /* of them; 1: right is all; 0: both are in rows */
 };
 
 /* Hands the node's floats [begin, end) out. Chunks that waited for nothing else go, but the first: it waits for the
@@ -280,9 +280,9 @@ static void write_range(const struct gradient *gradient, uint64_t begin, uint64_
         uint32_t count = (uint32_t)(until - at);
         struct target target = target_of(gradient, index, at);
         bool wanted = target.floats != NULL || target.packed != NULL;
-        if (wanted && sides.in_rows)
+        if (wanted && sides.count == 0)
             add_up(gradient, at, count, target);
-        else if (wanted && sides.left == NULL)
+        else if (wanted && sides.count == 1)
             write_out(gradient, target, 0, sides.right + (at - begin), count);
         else if (wanted)
             write_sum(gradient, target, 0, sides.left + (at - begin), sides.right + (at - begin), count);
@@ -295,7 +295,7 @@ static void write_range(const struct gradient *gradient, uint64_t begin, uint64_
 
 static void block_ready(void *arg, uint64_t begin, uint64_t end)
 {
-    write_range(arg, begin, end, (struct sides){.in_rows = true});
+    write_range(arg, begin, end, (struct sides){.count = 0});
 }
 
 static void wait_for_all(struct gradient *gradient)
@@ -445,10 +445,11 @@ static void reduce_pieces(struct gradient *gradient, uint32_t node)
     float *sums = gradient->sums;
     for (uint32_t i = gradient->piece_count; i-- > 0;) {
         gradient->piece = &gradient->pieces[i];
-        struct sides sides = {.in_rows = false};
+        struct sides sides = {.count = 1};
         if (tree_is_leaf(gradient->tree, node)) {
             sides.right = reduce_piece(gradient, node, sums);
         } else {
+            sides.count = 2;
             sides.left = reduce_piece(gradient, 2 * node, sums);
             sides.right = reduce_piece(gradient, 2 * node + 1, sums + gradient->sum_row);
         }
