@@ -1,6 +1,6 @@
 #include "kube/cache.h"
-#include "common/crypto.h"
-#include "kube/version.h"
+
+#include "kube/entries.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,200 +8,21 @@
 static const int64_t overlay_life = 30 * SECONDS;
 static const int64_t warm = 60 * SECONDS; /* what has not changed for so long is squeezed */
 
-enum { OBJECTS_MOST = 1000000, FIRST_BUCKETS = 64, RECENT = 4, SQUEEZED_AT_ONCE = 16 };
-
-/* An own write that the watch has not shown yet. */
-struct overlay {
-    struct version *version; /* NULL: deleted */
-    char *uid;               /* of what was deleted */
-    struct instant expires;
-    uint64_t list; /* the list that was newest when it was written */
-    struct entry *entry;
-    struct overlay *next, *previous; /* by expiry */
-};
-
-struct link {
-    struct entry *next, **from;
-};
-
-struct entry {
-    struct link by_key, by_owner, by_label;
-    uint32_t hash; /* of the key */
-    struct version *watched;
-    struct overlay *overlay;
-    uint64_t list; /* the newest list that named it */
-    /* Among those that are not squeezed, by the time of the last change; 0: not among them. */
-    struct entry *next_warm, *previous_warm;
-    int64_t warm_since;
-    /* Hashes of the versions that the watch showed last: an own write among them is old news. */
-    uint32_t recent[RECENT];
-    unsigned recent_next;
-    char key[];
-};
+enum { OBJECTS_MOST = 1000000, SQUEEZED_AT_ONCE = 16 };
 
 struct kube_cache {
     kube_project *project;
     char *label;
-    size_t most_objects;
     kube_cache_handler *handler;
     void *arg;
-    uint32_t seed;
 
-    struct entry **by_key, **by_owner, **by_label;
-    size_t buckets; /* of each, a power of two */
-    size_t entries;
-    size_t visible, bytes; /* of the view */
-    uint64_t list;
+    struct entries entries;
+    uint64_t list; /* lists that have begun */
     struct overlay *oldest, *newest;
     struct entry *coolest, *warmest;
     struct pattern pattern;
     struct instant now; /* of the call */
 };
-
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
-
-/* FNV-1a, seeded, with a finish that spreads the high bits: names come from outside. */
-static uint32_t hash_text(const struct kube_cache *cache, const char *text, size_t length)
-{
-    uint32_t hash = UINT32_C(2166136261) ^ cache->seed;
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)text[i]) * UINT32_C(16777619);
-    hash ^= hash >> 16;
-    hash *= UINT32_C(0x85ebca6b);
-    return hash ^ hash >> 13;
-}
-
-static size_t namespace_length(const char *key)
-{
-    const char *slash = strchr(key, '/');
-    return slash == NULL ? 0 : (size_t)(slash - key);
-}
-
-static uint32_t hash_label(const struct kube_cache *cache, const char *namespace, size_t length, const char *value)
-{
-    return hash_text(cache, namespace, length) * 31 + hash_text(cache, value, strlen(value));
-}
-
-/* A link's `next` is of the entry that holds it; which of the three links that is, the table says. */
-#define LINK_INSERT(entry, member, head)                                                                               \
-    do {                                                                                                               \
-        (entry)->member.next = *(head);                                                                                \
-        (entry)->member.from = (head);                                                                                 \
-        if (*(head) != NULL)                                                                                           \
-            (*(head))->member.from = &(entry)->member.next;                                                            \
-        *(head) = (entry);                                                                                             \
-    } while (0)
-
-#define LINK_REMOVE(entry, member)                                                                                     \
-    do {                                                                                                               \
-        if ((entry)->member.from != NULL) {                                                                            \
-            *(entry)->member.from = (entry)->member.next;                                                              \
-            if ((entry)->member.next != NULL)                                                                          \
-                (entry)->member.next->member.from = (entry)->member.from;                                              \
-            (entry)->member.from = NULL;                                                                               \
-        }                                                                                                              \
-    } while (0)
-
-static const struct version *view(const struct entry *entry)
-{
-    return entry->overlay != NULL ? entry->overlay->version : entry->watched;
-}
-
-static void index_entry(struct kube_cache *cache, struct entry *entry)
-{
-    const struct version *version = view(entry);
-    if (version == NULL)
-        return;
-    size_t mask = cache->buckets - 1;
-    const char *owner = version_at(version, version->owner);
-    const char *label = version_at(version, version->label);
-    if (*owner != '\0') {
-        struct entry **head = &cache->by_owner[hash_text(cache, owner, strlen(owner)) & mask];
-        LINK_INSERT(entry, by_owner, head);
-    }
-    if (*label != '\0') {
-        struct entry **head =
-            &cache->by_label[hash_label(cache, entry->key, namespace_length(entry->key), label) & mask];
-        LINK_INSERT(entry, by_label, head);
-    }
-    cache->visible++;
-    cache->bytes += version->size;
-}
-
-static void unindex_entry(struct kube_cache *cache, struct entry *entry)
-{
-    const struct version *version = view(entry);
-    if (version == NULL)
-        return;
-    LINK_REMOVE(entry, by_owner);
-    LINK_REMOVE(entry, by_label);
-    cache->visible--;
-    cache->bytes -= version->size;
-}
-
-static struct entry *find(const struct kube_cache *cache, const char *key)
-{
-    uint32_t hash = hash_text(cache, key, strlen(key));
-    struct entry *entry = cache->by_key[hash & (cache->buckets - 1)];
-    while (entry != NULL && (entry->hash != hash || strcmp(entry->key, key) != 0))
-        entry = entry->by_key.next;
-    return entry;
-}
-
-/* Replaces the three tables by larger ones. Without memory the old ones serve on, only slower. */
-static void grow(struct kube_cache *cache)
-{
-    size_t buckets = cache->buckets * 2;
-    struct entry **tables = calloc(buckets * 3, sizeof(struct entry *));
-    if (tables == NULL)
-        return;
-    struct entry **old = cache->by_key;
-    size_t old_buckets = cache->buckets;
-    size_t visible = cache->visible;
-    size_t bytes = cache->bytes;
-    cache->by_key = tables;
-    cache->by_owner = tables + buckets;
-    cache->by_label = tables + buckets * 2;
-    cache->buckets = buckets;
-    for (size_t i = 0; i < old_buckets; i++) {
-        for (struct entry *entry = old[i], *next; entry != NULL; entry = next) {
-            next = entry->by_key.next;
-            struct entry **head = &cache->by_key[entry->hash & (buckets - 1)];
-            LINK_INSERT(entry, by_key, head);
-            entry->by_owner = (struct link){0};
-            entry->by_label = (struct link){0};
-            index_entry(cache, entry);
-        }
-    }
-    cache->visible = visible;
-    cache->bytes = bytes;
-    free(old);
-}
-
-static struct entry *find_or_add(struct kube_cache *cache, const char *key, struct error *err)
-{
-    struct entry *entry = find(cache, key);
-    if (entry != NULL)
-        return entry;
-    if (cache->entries >= cache->most_objects) {
-        error_set(err, "more than %zu objects: '%s' is not kept", cache->most_objects, key);
-        return NULL;
-    }
-    if (cache->entries >= cache->buckets)
-        grow(cache);
-    size_t size = strlen(key) + 1;
-    entry = calloc(1, sizeof *entry + size);
-    if (entry == NULL) {
-        error_set(err, "out of memory for an object of the cache");
-        return NULL;
-    }
-    memcpy(entry->key, key, size);
-    entry->hash = hash_text(cache, key, size - 1);
-    struct entry **head = &cache->by_key[entry->hash & (cache->buckets - 1)];
-    LINK_INSERT(entry, by_key, head);
-    cache->entries++;
-    return entry;
-}
 
 /* ---- what has changed lately ------------------------------------------------------------------------------------ */
 
@@ -238,9 +59,7 @@ static void drop_if_empty(struct kube_cache *cache, struct entry *entry)
     if (entry->watched != NULL || entry->overlay != NULL)
         return;
     cool(cache, entry);
-    LINK_REMOVE(entry, by_key);
-    cache->entries--;
-    free(entry);
+    entries_remove(&cache->entries, entry);
 }
 
 /* ---- changes of the view ---------------------------------------------------------------------------------------- */
@@ -259,7 +78,7 @@ static void tell(struct kube_cache *cache, enum kube_change change, const char *
 static void tell_difference(struct kube_cache *cache, const struct entry *entry, const struct version *before,
                             const cJSON *object)
 {
-    const struct version *after = view(entry);
+    const struct version *after = entry_view(entry);
     if (before == NULL && after == NULL)
         return;
     if (before == NULL) {
@@ -286,24 +105,15 @@ static void unlink_overlay(struct kube_cache *cache, struct overlay *overlay)
         cache->newest = overlay->previous;
 }
 
-static void free_overlay(struct overlay *overlay)
-{
-    if (overlay == NULL)
-        return;
-    free(overlay->version);
-    free(overlay->uid);
-    free(overlay);
-}
-
 /* Makes `watched` and `overlay` (both taken over) what the entry holds, keeps the indexes, and tells the change.
  * `object` is what the new one of them was packed from, or NULL. The entry may be gone afterwards. */
 static void replace(struct kube_cache *cache, struct entry *entry, struct version *watched, struct overlay *overlay,
                     const cJSON *object)
 {
-    const struct version *before = view(entry);
+    const struct version *before = entry_view(entry);
     struct version *old_watched = entry->watched;
     struct overlay *old_overlay = entry->overlay;
-    unindex_entry(cache, entry);
+    entries_hide(&cache->entries, entry);
     if (old_overlay != overlay && old_overlay != NULL)
         unlink_overlay(cache, old_overlay);
     if (old_overlay != overlay && overlay != NULL) {
@@ -316,13 +126,13 @@ static void replace(struct kube_cache *cache, struct entry *entry, struct versio
     }
     entry->watched = watched;
     entry->overlay = overlay;
-    index_entry(cache, entry);
-    bool is_seen = view(entry) == (overlay != old_overlay && overlay != NULL ? overlay->version : watched);
+    entries_show(&cache->entries, entry);
+    bool is_seen = entry_view(entry) == (overlay != old_overlay && overlay != NULL ? overlay->version : watched);
     tell_difference(cache, entry, before, is_seen ? object : NULL);
     if (old_watched != watched)
         free(old_watched);
     if (old_overlay != overlay)
-        free_overlay(old_overlay);
+        overlay_free(old_overlay);
     warm_up(cache, entry);
     drop_if_empty(cache, entry);
 }
@@ -331,19 +141,20 @@ static void replace(struct kube_cache *cache, struct entry *entry, struct versio
 
 static uint32_t hash_version(const struct kube_cache *cache, const char *resource_version)
 {
-    uint32_t hash = hash_text(cache, resource_version, strlen(resource_version));
+    uint32_t hash = entries_hash(&cache->entries, resource_version, strlen(resource_version));
     return hash == 0 ? 1 : hash; /* 0 is an empty place */
 }
 
 static void remember_shown(const struct kube_cache *cache, struct entry *entry, const struct version *version)
 {
-    entry->recent[entry->recent_next++ % RECENT] = hash_version(cache, version_at(version, version->resource_version));
+    entry->recent[entry->recent_next++ % ENTRY_RECENT] =
+        hash_version(cache, version_at(version, version->resource_version));
 }
 
 static bool shown_before(const struct kube_cache *cache, const struct entry *entry, const struct version *version)
 {
     uint32_t hash = hash_version(cache, version_at(version, version->resource_version));
-    for (int i = 0; i < RECENT; i++)
+    for (int i = 0; i < ENTRY_RECENT; i++)
         if (entry->recent[i] == hash)
             return true;
     return false;
@@ -365,7 +176,7 @@ static int observe_applied(struct kube_cache *cache, cJSON *object, struct error
     struct kube_key key;
     if (kube_key_of(&key, object) < 0)
         return error_set(err, "an object of the API server has no usable name");
-    struct entry *entry = find_or_add(cache, key.text, err);
+    struct entry *entry = entries_find_or_add(&cache->entries, key.text, err);
     if (entry == NULL)
         return -1;
     struct version *version = version_pack(object, cache->project, cache->label, err);
@@ -384,7 +195,7 @@ static int observe_deleted(struct kube_cache *cache, const cJSON *object, struct
     struct kube_key key;
     if (kube_key_of(&key, object) < 0)
         return error_set(err, "an object of the API server has no usable name");
-    struct entry *entry = find(cache, key.text);
+    struct entry *entry = entries_find(&cache->entries, key.text);
     if (entry == NULL)
         return 0;
     /* What lies over it stays only where it belongs to a successor of the same name. */
@@ -399,8 +210,8 @@ static int observe_deleted(struct kube_cache *cache, const cJSON *object, struct
 /* Drops what the list that has just ended did not name, and own writes that were made before it began. */
 static void sweep(struct kube_cache *cache)
 {
-    for (size_t i = 0; i < cache->buckets; i++) {
-        for (struct entry *entry = cache->by_key[i], *next; entry != NULL; entry = next) {
+    for (size_t i = 0; i < cache->entries.buckets; i++) {
+        for (struct entry *entry = cache->entries.by_key[i], *next; entry != NULL; entry = next) {
             next = entry->by_key.next;
             struct version *watched = entry->list == cache->list ? entry->watched : NULL;
             struct overlay *overlay = entry->overlay;
@@ -455,7 +266,7 @@ int kube_cache_wrote(struct kube_cache *cache, const cJSON *answer, struct insta
         object == NULL ? NULL : version_pack(object, cache->project, cache->label, err);
     if (version == NULL)
         return error_set(err, "out of memory for an object of the cache");
-    struct entry *entry = find_or_add(cache, key.text, err);
+    struct entry *entry = entries_find_or_add(&cache->entries, key.text, err);
     if (entry == NULL)
         return -1;
     if (shown_before(cache, entry, version))
@@ -474,15 +285,15 @@ int kube_cache_removed(struct kube_cache *cache, const char *key, const char *ui
                        struct error *err)
 {
     kube_cache_expire(cache, now);
-    struct entry *entry = find(cache, key);
-    const struct version *version = entry == NULL ? NULL : view(entry);
+    struct entry *entry = entries_find(&cache->entries, key);
+    const struct version *version = entry == NULL ? NULL : entry_view(entry);
     if (version == NULL || strcmp(version_uid(version), uid) != 0)
         return 0;
     struct overlay *overlay = overlay_new(cache, entry, now);
     if (overlay != NULL)
         overlay->uid = strdup(uid);
     if (overlay == NULL || overlay->uid == NULL) {
-        free_overlay(overlay);
+        overlay_free(overlay);
         return error_set(err, "out of memory for an object of the cache");
     }
     replace(cache, entry, entry->watched, overlay, NULL);
@@ -502,8 +313,8 @@ static void squeeze_entry(struct kube_cache *cache, struct entry *entry)
     struct version *squeezed = entry->watched == NULL ? NULL : version_squeeze(entry->watched, &cache->pattern);
     if (squeezed == NULL)
         return;
-    if (view(entry) == entry->watched)
-        cache->bytes -= entry->watched->size - squeezed->size;
+    if (entry_view(entry) == entry->watched)
+        cache->entries.bytes -= entry->watched->size - squeezed->size;
     free(entry->watched);
     entry->watched = squeezed;
 }
@@ -531,24 +342,18 @@ struct instant kube_cache_due(const struct kube_cache *cache)
 
 cJSON *kube_cache_get(const struct kube_cache *cache, const char *key)
 {
-    const struct entry *entry = find(cache, key);
-    const struct version *version = entry == NULL ? NULL : view(entry);
+    const struct entry *entry = entries_find(&cache->entries, key);
+    const struct version *version = entry == NULL ? NULL : entry_view(entry);
     return version == NULL ? NULL : version_unpack(version, &cache->pattern);
 }
 
-static int compare_keys(const void *a, const void *b)
+/* Takes `found` over: its objects as an array. */
+static cJSON *unpack(const struct kube_cache *cache, const struct entry **found, size_t count)
 {
-    return strcmp((*(const struct entry *const *)a)->key, (*(const struct entry *const *)b)->key);
-}
-
-/* The objects of `found` in the order of their keys, as an array. */
-static cJSON *unpack_sorted(const struct kube_cache *cache, const struct entry **found, size_t count)
-{
-    if (count > 1)
-        qsort(found, count, sizeof(const struct entry *), compare_keys);
-    cleanup_json cJSON *array = cJSON_CreateArray();
+    cleanup_free const struct entry **entries = found;
+    cleanup_json cJSON *array = entries == NULL ? NULL : cJSON_CreateArray();
     for (size_t i = 0; i < count && array != NULL; i++) {
-        cJSON *object = version_unpack(view(found[i]), &cache->pattern);
+        cJSON *object = version_unpack(entry_view(entries[i]), &cache->pattern);
         if (object == NULL)
             return NULL;
         cJSON_AddItemToArray(array, object);
@@ -556,64 +361,32 @@ static cJSON *unpack_sorted(const struct kube_cache *cache, const struct entry *
     return move(array);
 }
 
-static bool owned_by(const struct entry *entry, const char *uid)
-{
-    const struct version *version = view(entry);
-    return strcmp(version_at(version, version->owner), uid) == 0;
-}
-
 cJSON *kube_cache_owned(const struct kube_cache *cache, const char *owner_uid)
 {
-    struct entry *head = cache->by_owner[hash_text(cache, owner_uid, strlen(owner_uid)) & (cache->buckets - 1)];
     size_t count = 0;
-    for (const struct entry *entry = head; entry != NULL; entry = entry->by_owner.next)
-        count += owned_by(entry, owner_uid);
-    cleanup_free const struct entry **found = calloc(count + 1, sizeof(const struct entry *));
-    if (found == NULL)
-        return NULL;
-    count = 0;
-    for (const struct entry *entry = head; entry != NULL; entry = entry->by_owner.next)
-        if (owned_by(entry, owner_uid))
-            found[count++] = entry;
-    return unpack_sorted(cache, found, count);
-}
-
-static bool labelled(const struct entry *entry, const char *namespace, size_t length, const char *value)
-{
-    const struct version *version = view(entry);
-    return namespace_length(entry->key) == length && memcmp(entry->key, namespace, length) == 0 &&
-           strcmp(version_at(version, version->label), value) == 0;
+    const struct entry **found = entries_owned(&cache->entries, owner_uid, &count);
+    return unpack(cache, found, count);
 }
 
 cJSON *kube_cache_labelled(const struct kube_cache *cache, const char *namespace, const char *value)
 {
-    size_t length = strlen(namespace);
-    struct entry *head = cache->by_label[hash_label(cache, namespace, length, value) & (cache->buckets - 1)];
     size_t count = 0;
-    for (const struct entry *entry = head; entry != NULL; entry = entry->by_label.next)
-        count += labelled(entry, namespace, length, value);
-    cleanup_free const struct entry **found = calloc(count + 1, sizeof(const struct entry *));
-    if (found == NULL)
-        return NULL;
-    count = 0;
-    for (const struct entry *entry = head; entry != NULL; entry = entry->by_label.next)
-        if (labelled(entry, namespace, length, value))
-            found[count++] = entry;
-    return unpack_sorted(cache, found, count);
+    const struct entry **found = entries_labelled(&cache->entries, namespace, value, &count);
+    return unpack(cache, found, count);
 }
 
 void kube_cache_keys(const struct kube_cache *cache, kube_cache_visit *visit, void *arg)
 {
-    for (size_t i = 0; i < cache->buckets; i++)
-        for (const struct entry *entry = cache->by_key[i]; entry != NULL; entry = entry->by_key.next)
-            if (view(entry) != NULL)
+    for (size_t i = 0; i < cache->entries.buckets; i++)
+        for (const struct entry *entry = cache->entries.by_key[i]; entry != NULL; entry = entry->by_key.next)
+            if (entry_view(entry) != NULL)
                 visit(arg, entry->key);
 }
 
 cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct instant now)
 {
     cJSON *json = cJSON_CreateObject();
-    const struct entry *entry = find(cache, key);
+    const struct entry *entry = entries_find(&cache->entries, key);
     const struct version *watched = entry == NULL ? NULL : entry->watched;
     const struct overlay *overlay = entry == NULL ? NULL : entry->overlay;
     if (watched != NULL)
@@ -633,12 +406,12 @@ cJSON *kube_cache_debug(const struct kube_cache *cache, const char *key, struct 
 
 size_t kube_cache_count(const struct kube_cache *cache)
 {
-    return cache->visible;
+    return cache->entries.visible;
 }
 
 size_t kube_cache_bytes(const struct kube_cache *cache)
 {
-    return cache->bytes;
+    return cache->entries.bytes;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
@@ -646,19 +419,13 @@ size_t kube_cache_bytes(const struct kube_cache *cache)
 struct kube_cache *kube_cache_new(kube_project *project, const char *label, size_t most_objects, struct error *err)
 {
     cleanup_kube_cache struct kube_cache *cache = calloc(1, sizeof *cache);
-    struct entry **tables = calloc(3 * (size_t)FIRST_BUCKETS, sizeof(struct entry *));
-    if (cache == NULL || tables == NULL) {
-        free(tables);
+    if (cache == NULL) {
         error_set(err, "out of memory for a cache");
         return NULL;
     }
-    cache->by_key = tables;
-    cache->by_owner = tables + FIRST_BUCKETS;
-    cache->by_label = tables + 2 * (size_t)FIRST_BUCKETS;
-    cache->buckets = FIRST_BUCKETS;
+    if (entries_init(&cache->entries, most_objects == 0 ? OBJECTS_MOST : most_objects, err) < 0)
+        return NULL;
     cache->project = project;
-    cache->most_objects = most_objects == 0 ? OBJECTS_MOST : most_objects;
-    cache->seed = (uint32_t)random_u64();
     if (label != NULL && (cache->label = strdup(label)) == NULL) {
         error_set(err, "out of memory for a cache");
         return NULL;
@@ -670,16 +437,8 @@ void kube_cache_free(struct kube_cache *cache)
 {
     if (cache == NULL)
         return;
-    for (size_t i = 0; i < cache->buckets && cache->by_key != NULL; i++) {
-        for (struct entry *entry = cache->by_key[i], *next; entry != NULL; entry = next) {
-            next = entry->by_key.next;
-            free(entry->watched);
-            free_overlay(entry->overlay);
-            free(entry);
-        }
-    }
+    entries_free(&cache->entries);
     pattern_free(&cache->pattern);
-    free(cache->by_key);
     free(cache->label);
     free(cache);
 }
