@@ -3,8 +3,7 @@
  * Literals (numbers, strings, lists), members, indices, ! - == != < <= > >= in && || ?:, has(), size(), string(),
  * matches(), startsWith(), contains(), split(), isQuantity(), quantity() with isLessThan() and isGreaterThan(), and the
  * macros all, exists, exists_one and map over lists and over the keys of objects. As in Kubernetes an error on one side
- * of
- * && and || does not matter where the other side decides.
+ * of && and || does not matter where the other side decides.
  */
 #ifndef THOLE_COMMON_MANIFEST_CEL_H
 #define THOLE_COMMON_MANIFEST_CEL_H
@@ -20,7 +19,5 @@ int cel_holds(bool *holds, const char *rule, const cJSON *self, struct error *er
 
 /* -1, saying where, for what cel_holds() would not understand. */
 int cel_understood(const char *rule, struct error *err);
-
-size_t cel_text_length(const char *text); /* in code points */
 
 #endif

@@ -1,6 +1,7 @@
 #include "common/manifest/schema.h"
 
 #include "common/manifest/cel.h"
+#include "common/manifest/value.h"
 
 #include <math.h>
 #include <string.h>
@@ -109,7 +110,7 @@ static int check_number(const cJSON *value, const cJSON *schema, const char *pat
 
 static int check_string(const cJSON *value, const cJSON *schema, const char *path, struct error *err)
 {
-    double length = (double)cel_text_length(value->valuestring);
+    double length = (double)value_text_length(value->valuestring);
     double least = json_number(schema, "minLength", 0);
     double most = json_number(schema, "maxLength", INFINITY);
     char sentence[96];
