@@ -35,13 +35,4 @@ void fuzz_make_unique(cJSON *json);
 /* What need only hold while there was memory for everything. */
 #define require_with_memory(condition) require((condition) || scarce_refused())
 
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static inline uint64_t fuzz_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 #endif

@@ -1,6 +1,7 @@
 /* A mutator for targets whose input is JSON: it mostly changes the tree, so that what comes out is JSON again and what
  * lies behind the parser is reached. */
 #include "common/json.h"
+#include "common/test/dice.h"
 #include "common/test/fuzz.h"
 
 #include <string.h>
@@ -36,7 +37,7 @@ static void collect(struct nodes *nodes, cJSON *json)
 
 static cJSON *pick(const struct nodes *nodes, uint64_t *random)
 {
-    return nodes->items[fuzz_random(random) % nodes->count];
+    return nodes->items[random_next(random) % nodes->count];
 }
 
 static cJSON *make_value(uint64_t *random)
@@ -74,7 +75,7 @@ static cJSON *make_value(uint64_t *random)
         "{\"a\":{\"b\":[1]}}",
         "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
     };
-    return cJSON_Parse(values[fuzz_random(random) % (sizeof values / sizeof values[0])]);
+    return cJSON_Parse(values[random_next(random) % (sizeof values / sizeof values[0])]);
 }
 
 /* Puts a value in another's place: nodes are values in lists, so their contents are exchanged, names stay. */
@@ -98,7 +99,7 @@ static void change(const struct nodes *nodes, uint64_t *random)
 {
     cJSON *node = pick(nodes, random);
     cJSON *other = pick(nodes, random);
-    switch (fuzz_random(random) % 6) {
+    switch (random_next(random) % 6) {
     case 0: /* a member or item goes */
         if (node->child != NULL)
             cJSON_Delete(cJSON_DetachItemViaPointer(node, node->child));
@@ -114,7 +115,7 @@ static void change(const struct nodes *nodes, uint64_t *random)
         break;
     case 3:
         if (cJSON_IsNumber(node))
-            cJSON_SetNumberHelper(node, node->valuedouble + (double)(fuzz_random(random) % 5) - 2);
+            cJSON_SetNumberHelper(node, node->valuedouble + (double)(random_next(random) % 5) - 2);
         else if (cJSON_IsString(node) && other->string != NULL)
             cJSON_SetValuestring(node, other->string);
         break;
@@ -127,9 +128,9 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned
 {
     uint64_t random = seed;
     cleanup_json cJSON *tree = cJSON_ParseWithLength((const char *)data, size);
-    if (tree == NULL || fuzz_random(&random) % 8 == 0)
+    if (tree == NULL || random_next(&random) % 8 == 0)
         return LLVMFuzzerMutate(data, size, most);
-    for (uint64_t rounds = 1 + fuzz_random(&random) % 3; rounds > 0; rounds--) {
+    for (uint64_t rounds = 1 + random_next(&random) % 3; rounds > 0; rounds--) {
         struct nodes *nodes = calloc(1, sizeof *nodes);
         require(nodes != NULL);
         collect(nodes, tree);

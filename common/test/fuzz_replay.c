@@ -8,6 +8,7 @@
  *
  * A file whose name ends in .hex holds the bytes in hexadecimal, with any white space between them. */
 #include "common/cleanup.h"
+#include "common/test/dice.h"
 #include "common/test/fuzz.h"
 
 #include <ctype.h>
@@ -40,9 +41,9 @@ __sanitizer_set_death_callback(void (*callback)(void)); /* NOLINT(bugprone-reser
 
 static uint64_t random_state;
 
-static uint64_t below(uint64_t most)
+static uint64_t pick(uint64_t most)
 {
-    return fuzz_random(&random_state) % most;
+    return random_next(&random_state) % most;
 }
 
 /* ---- what is said when the target dies ---- */
@@ -101,25 +102,25 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most)
     static const char spice[] = "{}[]\":,\\0-9.eE\n \t%#&*!|>'?\x01\x80\xff";
     if (size == 0)
         return 0;
-    size_t at = below(size);
-    switch (below(6)) {
+    size_t at = pick(size);
+    switch (pick(6)) {
     case 0:
-        data[at] ^= (uint8_t)(1U << below(8));
+        data[at] ^= (uint8_t)(1U << pick(8));
         return size;
     case 1:
-        data[at] = (uint8_t)spice[below(sizeof spice - 1)];
+        data[at] = (uint8_t)spice[pick(sizeof spice - 1)];
         return size;
     case 2: /* cut */
         return at;
     case 3: /* a piece is left out */
     {
-        size_t length = 1 + below(size - at);
+        size_t length = 1 + pick(size - at);
         memmove(data + at, data + at + length, size - at - length);
         return size - length;
     }
     case 4: /* a piece comes twice */
     {
-        size_t length = 1 + below(size - at < 64 ? size - at : 64);
+        size_t length = 1 + pick(size - at < 64 ? size - at : 64);
         if (size + length > most)
             return size;
         memmove(data + at + length, data + at, size - at);
@@ -127,8 +128,8 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most)
     }
     default: /* a piece is overwritten with another */
     {
-        size_t from = below(size);
-        size_t length = 1 + below(size - (from > at ? from : at));
+        size_t from = pick(size);
+        size_t length = 1 + pick(size - (from > at ? from : at));
         memmove(data + at, data + from, length);
         return size;
     }
@@ -144,9 +145,9 @@ static void run_changed(const struct input *inputs, size_t count, size_t changes
         size_t most = sizeof bytes;
         memcpy(bytes, changed.data, changed.size);
         changed.data = bytes;
-        for (uint64_t rounds = 1 + below(4); rounds > 0; rounds--)
+        for (uint64_t rounds = 1 + pick(4); rounds > 0; rounds--)
             changed.size = LLVMFuzzerCustomMutator != NULL
-                               ? LLVMFuzzerCustomMutator(bytes, changed.size, most, (unsigned)below(UINT32_MAX))
+                               ? LLVMFuzzerCustomMutator(bytes, changed.size, most, (unsigned)pick(UINT32_MAX))
                                : LLVMFuzzerMutate(bytes, changed.size, most);
         run(&changed, "in change", i);
     }

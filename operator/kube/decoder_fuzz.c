@@ -3,6 +3,7 @@
  *
  * The first byte says which of the two it is, the second how large an object may be, the third how the rest is cut. */
 #include "common/json.h"
+#include "common/test/dice.h"
 #include "common/test/fuzz.h"
 #include "kube/decoder.h"
 
@@ -48,7 +49,7 @@ static void decode(struct seen *seen, enum kube_decoder_mode mode, size_t most, 
     kube_decoder_init(&decoder, mode, most, on_object, on_skipped, seen);
     uint64_t random = piece;
     for (size_t at = 0, next = 0; at < length && seen->result == 0; at += next) {
-        next = piece == 0 ? length : 1 + fuzz_random(&random) % piece;
+        next = piece == 0 ? length : 1 + random_next(&random) % piece;
         if (next > length - at)
             next = length - at;
         cleanup_free char *copy = malloc(next); /* reading behind its end is noticed */
