@@ -1,16 +1,9 @@
 /* Averages of rounds against the definition, with shares in any order, again, late, and from workers that die. */
 #include "ps/average.h"
 
+#include "common/test/dice.h"
 #include "numerics/numerics.h"
-#include "ps/plain_shard.h"
-
-// clang-format off
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-// clang-format on
-
-#include <string.h>
+#include "ps/test_bed.h"
 
 enum { CHUNK = 8, CHUNKS = 3, FLOATS = CHUNK * CHUNKS, SHARES_MOST = 7, ROUNDS = 6, WORLDS = 100, SAMPLES = 100000 };
 
@@ -23,14 +16,6 @@ struct world {
     uint64_t rounds_done;
     double loss;
 };
-
-static uint32_t pick(struct world *world, uint32_t below) /* splitmix64 */
-{
-    uint64_t z = world->seed += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ (z >> 31)) % below);
-}
 
 static uint32_t shares_in(uint64_t round)
 {
@@ -113,12 +98,11 @@ static void begin(struct world *world, uint64_t seed)
 {
     *world = (struct world){.seed = seed};
     world->plan.sync = PLAN_KAVERAGE;
-    world->plan.wire = pick(world, 2) == 0 ? PLAN_FLOAT32 : PLAN_BFLOAT16;
+    world->plan.wire = below(&world->seed, 2) == 0 ? PLAN_FLOAT32 : PLAN_BFLOAT16;
     world->plan.shards = world->plan.blocks = world->plan.training.epochs = world->plan.training.batch_size = 1;
     world->plan.training.optimizer = (struct plan_optimizer){.type = PLAN_ADAM, .learning_rate = 0.1};
     struct error err = {0};
-    const struct net_options options = {0};
-    assert_int_equal(net_new(&world->net, &options, &err), 0);
+    world->net = new_net(1);
     const struct shard_hooks hooks = {.step_done = on_step_done, .arg = world};
     assert_int_equal(plain_shard(&world->shard, world->net, &world->plan, 0, FLOATS, CHUNK, SAMPLES, &hooks, &err), 0);
     assert_int_equal(average_new(&world->average, world->net, world->shard, &world->plan, SAMPLES, &err), 0);
@@ -139,12 +123,12 @@ static void a_round_is_the_mean_of_its_shares_in_their_order(void **state)
         begin(&world, seed);
         uint64_t duplicates = 0;
         while (world.rounds_done < ROUNDS) {
-            uint32_t chunk = pick(&world, CHUNKS);
+            uint32_t chunk = below(&world.seed, CHUNKS);
             uint64_t version = shard_chunk(world.shard, chunk).version;
             /* Nobody has parameters of a round that is not over everywhere. */
-            uint64_t round = world.rounds_done - (world.rounds_done > 0 && pick(&world, 8) == 0);
+            uint64_t round = world.rounds_done - (world.rounds_done > 0 && below(&world.seed, 8) == 0);
             duplicates += chunk == 0 && round < version;
-            push(&world, round, pick(&world, shares_in(round)), chunk);
+            push(&world, round, below(&world.seed, shares_in(round)), chunk);
             check_chunk(&world, chunk);
         }
         assert_true(average_sync(world.average)->duplicates >= duplicates);

@@ -3,17 +3,10 @@
 #include "ps/batches.h"
 
 #include "common/plan/tasks.h"
+#include "common/test/dice.h"
 #include "numerics/numerics.h"
 #include "optimizer/optimizer.h"
-#include "ps/plain_shard.h"
-
-// clang-format off
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-// clang-format on
-
-#include <string.h>
+#include "ps/test_bed.h"
 
 enum { CHUNK = 8, CHUNKS = 3, FLOATS = CHUNK * CHUNKS, TASKS_MOST = 64, WORKERS = 5, WORLDS = 200 };
 
@@ -43,14 +36,6 @@ struct world {
     uint32_t tasks_done;
     bool done[TASKS_MOST];
 };
-
-static uint32_t pick(struct world *world, uint32_t below) /* splitmix64 */
-{
-    uint64_t z = world->seed += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return below == 0 ? 0 : (uint32_t)((z ^ (z >> 31)) % below);
-}
 
 static float gradient_of(uint64_t task, uint32_t sequence, uint32_t at)
 {
@@ -130,7 +115,7 @@ static enum taken push(struct world *world, const struct worker *worker, uint32_
         values[i] = gradient_of(worker->task, worker->sequence, chunk * CHUNK + i);
     enum taken expected = definition(world, worker, chunk, values), taken = TAKEN_STALE;
     /* Somebody may be being sent the parameters: those must not change under him. */
-    struct payload *held = pick(world, 2) == 0 ? payload_ref(shard_chunk(world->shard, chunk).params) : NULL;
+    struct payload *held = below(&world->seed, 2) == 0 ? payload_ref(shard_chunk(world->shard, chunk).params) : NULL;
     float before[CHUNK];
     if (held != NULL)
         memcpy(before, held->data, sizeof before);
@@ -150,7 +135,7 @@ static void lease(struct world *world, struct worker *worker)
     while (oldest < world->tasks.count && world->done[oldest])
         oldest++;
     uint64_t most = world->leased < world->tasks.count ? world->leased + 1 : world->leased;
-    worker->task = oldest + pick(world, (uint32_t)(most - oldest));
+    worker->task = oldest + below(&world->seed, (uint32_t)(most - oldest));
     if (worker->task == world->leased)
         world->leased++;
     worker->sequence = 0;
@@ -163,11 +148,11 @@ static void see_parameters(struct world *world, struct worker *worker)
         worker->versions[chunk] = (uint32_t)world->versions[chunk];
 }
 
-static void turn(struct world *world)
+static void worker_turn(struct world *world)
 {
-    struct worker *worker = &world->workers[pick(world, WORKERS)];
-    uint32_t chunk = pick(world, CHUNKS);
-    if (pick(world, 64) == 0) { /* it dies, whatever is half done, and another comes */
+    struct worker *worker = &world->workers[below(&world->seed, WORKERS)];
+    uint32_t chunk = below(&world->seed, CHUNKS);
+    if (below(&world->seed, 64) == 0) { /* it dies, whatever is half done, and another comes */
         lease(world, worker);
         see_parameters(world, worker);
         return;
@@ -192,19 +177,18 @@ static void turn(struct world *world)
 static void begin(struct world *world, uint64_t seed)
 {
     *world = (struct world){.seed = seed};
-    world->plan.sync = pick(world, 2) == 0 ? PLAN_ASYNCHRONOUS : PLAN_HOGWILD;
-    world->plan.max_staleness = pick(world, 8);
+    world->plan.sync = below(&world->seed, 2) == 0 ? PLAN_ASYNCHRONOUS : PLAN_HOGWILD;
+    world->plan.max_staleness = below(&world->seed, 8);
     world->plan.shards = world->plan.blocks = 1;
     world->plan.training.epochs = 1;
-    world->plan.training.batch_size = 1 + pick(world, 9);
+    world->plan.training.batch_size = 1 + below(&world->seed, 9);
     world->plan.training.optimizer = (struct plan_optimizer){.type = PLAN_SGD, .learning_rate = 0.1, .momentum = 0.5};
-    uint64_t samples = 1 + pick(world, 300 * world->plan.training.batch_size);
+    uint64_t samples = 1 + below(&world->seed, 300 * world->plan.training.batch_size);
     world->tasks = tasks_of(&world->plan, samples);
     while (world->tasks.count > TASKS_MOST)
         world->tasks = tasks_of(&world->plan, samples /= 2);
     struct error err = {0};
-    const struct net_options options = {0};
-    assert_int_equal(net_new(&world->net, &options, &err), 0);
+    world->net = new_net(1);
     const struct shard_hooks none = {0};
     const struct batches_hooks hooks = {.task_done = on_task_done, .arg = world};
     assert_int_equal(plain_shard(&world->shard, world->net, &world->plan, 0, FLOATS, CHUNK, samples, &none, &err), 0);
@@ -229,7 +213,7 @@ static void every_step_is_applied_once_whoever_brings_it(void **state)
         assert_non_null(world);
         begin(world, seed);
         for (uint32_t i = 0; world->tasks_done < world->tasks.count; i++) {
-            turn(world);
+            worker_turn(world);
             check_parameters(world);
             if (i == 2000000)
                 fail_msg("world %llu came to no end", (unsigned long long)seed);

@@ -1,16 +1,7 @@
 /* Rows of embedding tables behind a shard's port: pushes in several frames, requests that wait for their version,
  * lists; and what breaks the dialogue's rules. */
-#include "ps/plain_shard.h"
 #include "ps/rows_client.h"
-
-// clang-format off
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-// clang-format on
-
-#include <stdio.h>
-#include <string.h>
+#include "ps/test_bed.h"
 
 /* The second of two shards; 130 rows fill a frame. */
 enum { ROWS = 100000, DIM = 500, IDS = 400, SHARDS = 2, SHARD = 1, FRAME_ROWS_MOST = 130, KEPT_MOST = 64 };
@@ -20,11 +11,9 @@ struct kept {
     unsigned char *payload;
 };
 
-struct user {
-    struct conn *conn;
-    bool ready, closed;
-    char reason[WIRE_TEXT_MOST];
-    struct kept kept[KEPT_MOST];
+struct client {
+    struct user user;
+    struct kept kept[KEPT_MOST]; /* what came */
     uint32_t count;
 };
 
@@ -39,16 +28,6 @@ struct world {
     struct batches *batches; /* NULL: by the step's tree */
     uint64_t done;           /* steps, or tasks */
 };
-
-static struct net *new_net(uint64_t boot)
-{
-    struct net *net = NULL;
-    struct error err = {0};
-    struct net_options options = {.boot_id = boot};
-    if (net_new(&net, &options, &err) < 0)
-        fail_msg("%s", error_message(&err));
-    return net;
-}
 
 static void chunk_ready(void *arg, uint64_t version, uint64_t offset)
 {
@@ -68,15 +47,6 @@ static void step_done(void *arg, uint64_t step, double loss)
     world->done++;
 }
 
-static void dispatch(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
-{
-    (void)dialogue;
-    (void)peer_boot;
-    shard_server_accept(((struct world *)arg)->server, conn);
-}
-
-static const struct conn_handlers dispatcher = {.ready = dispatch};
-
 static struct world *world_start(enum plan_wire wire)
 {
     struct world *world = calloc(1, sizeof *world);
@@ -95,14 +65,11 @@ static struct world *world_start(enum plan_wire wire)
     struct shard_hooks hooks = {
         .chunk_ready = chunk_ready, .rows_ready = rows_ready, .step_done = step_done, .arg = world};
     struct error err = {0};
-    uint16_t port;
-    int fd = wire_listen_socket("127.0.0.1:0", &port, &err);
-    if (fd < 0 || plain_shard(&world->shard, world->net, &world->plan, 0, 16, 16, 10, &hooks, &err) < 0 ||
+    if (plain_shard(&world->shard, world->net, &world->plan, 0, 16, 16, 10, &hooks, &err) < 0 ||
         shard_add_tables(world->shard, &world->network, SHARD, &err) < 0 ||
-        shard_server_new(&world->server, world->net, world->shard, NULL, &err) < 0 ||
-        net_listen(world->net, fd, &dispatcher, world, &err) < 0)
+        shard_server_new(&world->server, world->net, world->shard, NULL, &err) < 0)
         fail_msg("%s", error_message(&err));
-    snprintf(world->address, sizeof world->address, "127.0.0.1:%u", port);
+    listen_for(world->net, &world->server, world->address);
     return world;
 }
 
@@ -135,95 +102,51 @@ static void world_stop(struct world *world)
     free(world);
 }
 
-/* ---- Users ---- */
+/* ---- Clients ---- */
 
-static void user_ready(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
+static void heard(struct user *user, const struct frame *frame, const void *payload)
 {
-    (void)conn;
-    (void)dialogue;
-    (void)peer_boot;
-    ((struct user *)arg)->ready = true;
-}
-
-static void *user_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
-{
-    (void)arg;
-    (void)err;
-    return conn_scratch(conn, frame->length);
-}
-
-static int user_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
-                         struct error *err)
-{
-    (void)conn;
-    (void)err;
-    struct user *user = arg;
-    assert_true(user->count < KEPT_MOST);
-    struct kept *kept = &user->kept[user->count++];
+    struct client *client = (struct client *)user;
+    assert_true(client->count < KEPT_MOST);
+    struct kept *kept = &client->kept[client->count++];
     kept->frame = *frame;
     kept->payload = frame->length == 0 ? NULL : malloc(frame->length);
     if (frame->length > 0)
         memcpy(kept->payload, payload, frame->length);
-    return 0;
-}
-
-static void user_closed(void *arg, struct conn *conn, const char *reason)
-{
-    (void)conn;
-    struct user *user = arg;
-    user->closed = true;
-    user->conn = NULL;
-    snprintf(user->reason, sizeof user->reason, "%s", reason);
-}
-
-static const struct conn_handlers user_handlers = {
-    .ready = user_ready, .place = user_place, .received = user_received, .closed = user_closed};
-
-static bool turn(struct net *net, int64_t timeout)
-{
-    struct error err = {0};
-    int result = net_wait(net, timeout, &err);
-    if (result < 0)
-        fail_msg("%s", error_message(&err));
-    return result == 1;
 }
 
 /* Until nothing happens any more. */
 static void settle(struct world *world)
 {
-    for (int quiet = 0; quiet < 3;) {
-        bool any = turn(world->net, 0);
-        any = turn(world->other, 0) || any;
-        quiet = any ? 0 : quiet + 1;
-        if (!any)
-            turn(world->net, MILLISECONDS);
-    }
+    struct net *const nets[] = {world->net, world->other};
+    settle_nets(nets, 2);
 }
 
-static struct user *user_new(struct world *world)
+static struct client *client_new(struct world *world)
 {
-    struct user *user = calloc(1, sizeof *user);
-    user->conn = conn_dial(world->other, world->address, DIALOGUE_DATA, &user_handlers, user);
-    for (int i = 0; i < 1000 && !user->ready; i++)
+    struct client *client = calloc(1, sizeof *client);
+    client->user.heard = heard;
+    user_dial(&client->user, world->other, world->address);
+    for (int i = 0; i < 1000 && !client->user.ready; i++)
         settle(world);
-    assert_true(user->ready);
-    return user;
+    assert_true(client->user.ready);
+    return client;
 }
 
-static void user_forget(struct user *user)
+static void client_forget(struct client *client)
 {
-    while (user->count > 0)
-        free(user->kept[--user->count].payload);
+    while (client->count > 0)
+        free(client->kept[--client->count].payload);
 }
 
-static void user_free(struct world *world, struct user *user)
+static void client_free(struct world *world, struct client *client)
 {
-    if (user->conn != NULL)
-        conn_close(user->conn, NULL);
-    for (int i = 0; i < 1000 && !user->closed; i++)
+    if (client->user.conn != NULL)
+        conn_close(client->user.conn, NULL);
+    for (int i = 0; i < 1000 && !client->user.closed; i++)
         settle(world);
-    user_forget(user);
-    free(user);
+    client_forget(client);
+    free(client);
 }
 
 /* Rows first, first + 2, first + 4, …: all this shard's where the first is odd. */
@@ -232,13 +155,13 @@ static uint32_t id_at(uint32_t first, uint32_t i)
     return first + SHARDS * i;
 }
 
-static void send_ids(struct world *world, struct user *user, struct frame frame, uint32_t first)
+static void send_ids(struct world *world, struct client *client, struct frame frame, uint32_t first)
 {
     struct payload *payload = payload_new(world->other, frame.count * sizeof(uint32_t));
     for (uint32_t i = 0; i < frame.count; i++)
         ((uint32_t *)(void *)payload->data)[i] = id_at(first, i);
     frame.type = FRAME_GET_ROWS;
-    conn_send(user->conn, &frame, payload);
+    conn_send(client->user.conn, &frame, payload);
     payload_unref(world->other, payload);
 }
 
@@ -249,7 +172,7 @@ static float gradient_of(uint32_t id)
     return (float)half;
 }
 
-static void send_part_as(struct world *world, struct user *user, uint8_t type, struct frame frame, uint32_t first,
+static void send_part_as(struct world *world, struct client *client, uint8_t type, struct frame frame, uint32_t first,
                          uint32_t rows)
 {
     const bool rounded = world->plan.wire == PLAN_BFLOAT16;
@@ -266,33 +189,33 @@ static void send_part_as(struct world *world, struct user *user, uint8_t type, s
         }
     }
     frame.type = type;
-    conn_send(user->conn, &frame, rows == 0 ? NULL : payload);
+    conn_send(client->user.conn, &frame, rows == 0 ? NULL : payload);
     payload_unref(world->other, payload);
 }
 
-static void send_part(struct world *world, struct user *user, struct frame frame, uint32_t first, uint32_t rows)
+static void send_part(struct world *world, struct client *client, struct frame frame, uint32_t first, uint32_t rows)
 {
-    send_part_as(world, user, FRAME_PUSH_ROWS, frame, first, rows);
+    send_part_as(world, client, FRAME_PUSH_ROWS, frame, first, rows);
 }
 
 /* `count` rows from 1 on as the whole part of a node, in as few frames as it takes. */
-static void push_rows(struct world *world, struct user *user, uint64_t step, uint32_t node, uint32_t count)
+static void push_rows(struct world *world, struct client *client, uint64_t step, uint32_t node, uint32_t count)
 {
     struct frame frame = {.step = step, .node = node, .count = count};
     do {
         uint32_t sent = (uint32_t)frame.value.counter, left = count - sent;
         uint32_t rows = left < FRAME_ROWS_MOST ? left : FRAME_ROWS_MOST;
-        send_part(world, user, frame, id_at(1, sent), rows);
+        send_part(world, client, frame, id_at(1, sent), rows);
         frame.value.counter += rows;
     } while (frame.value.counter < count);
 }
 
-static void push_chunk(struct world *world, struct user *user, uint64_t step)
+static void push_chunk(struct world *world, struct client *client, uint64_t step)
 {
     size_t size = world->plan.wire == PLAN_BFLOAT16 ? 32 : 64;
     struct payload *payload = payload_new(world->other, size);
     memset(payload->data, 0, size);
-    conn_send(user->conn, &(struct frame){.type = FRAME_PUSH, .step = step, .node = 1}, payload);
+    conn_send(client->user.conn, &(struct frame){.type = FRAME_PUSH, .step = step, .node = 1}, payload);
     payload_unref(world->other, payload);
 }
 
@@ -335,55 +258,55 @@ static void check_answer(const struct world *world, const struct kept *kept, uin
 static void run_steps(enum plan_wire wire)
 {
     struct world *world = world_start(wire);
-    struct user *user = user_new(world), *other = user_new(world);
+    struct client *client = client_new(world), *other = client_new(world);
     shard_server_set_term(world->server, 0);
 
     /* Version 0 is there; version 1 when step 0 is. */
-    send_ids(world, user, (struct frame){.step = 0, .node = 7, .count = 100}, 101);
+    send_ids(world, client, (struct frame){.step = 0, .node = 7, .count = 100}, 101);
     for (uint32_t number = 20; number < 60; number++) /* of which only the newest counts */
-        send_ids(world, user, (struct frame){.step = 1, .node = number, .count = 130}, 1);
-    send_ids(world, user, (struct frame){.step = 1, .node = 8, .count = 130}, 101);
-    send_ids(world, user, (struct frame){.step = 1, .node = 8, .count = 3}, 99001);
-    conn_send(user->conn, &(struct frame){.type = FRAME_GET_ROWS, .step = 1, .node = 8}, NULL);
+        send_ids(world, client, (struct frame){.step = 1, .node = number, .count = 130}, 1);
+    send_ids(world, client, (struct frame){.step = 1, .node = 8, .count = 130}, 101);
+    send_ids(world, client, (struct frame){.step = 1, .node = 8, .count = 3}, 99001);
+    conn_send(client->user.conn, &(struct frame){.type = FRAME_GET_ROWS, .step = 1, .node = 8}, NULL);
     settle(world);
-    assert_int_equal(user->count, 1);
-    check_answer(world, &user->kept[0], 0, 7, 101, 100, 0);
-    user_forget(user);
+    assert_int_equal(client->count, 1);
+    check_answer(world, &client->kept[0], 0, 7, 101, 100, 0);
+    client_forget(client);
 
     /* Two users push the two leaves; one of them also the root, which is the same. 200 rows take two frames. */
-    push_rows(world, user, 0, 2, 200);
+    push_rows(world, client, 0, 2, 200);
     settle(world);
     push_rows(world, other, 0, 3, 0);
     settle(world);
-    assert_int_equal(user->count, 3);
-    check_answer(world, &user->kept[0], 1, 8, 101, 130, 200);
-    check_answer(world, &user->kept[1], 1, 8, 99001, 3, 200);
-    check_answer(world, &user->kept[2], 1, 8, 1, 0, 200); /* without rows: the version is there */
-    assert_int_equal(world->done, 0);                     /* the chunk is missing */
+    assert_int_equal(client->count, 3);
+    check_answer(world, &client->kept[0], 1, 8, 101, 130, 200);
+    check_answer(world, &client->kept[1], 1, 8, 99001, 3, 200);
+    check_answer(world, &client->kept[2], 1, 8, 1, 0, 200); /* without rows: the version is there */
+    assert_int_equal(world->done, 0);                       /* the chunk is missing */
     push_chunk(world, other, 0);
     push_rows(world, other, 0, 1, 200); /* too late, and no harm */
     settle(world);
     assert_int_equal(world->done, 1);
-    user_forget(user);
+    client_forget(client);
 
     push_rows(world, other, 1, 1, 200);
     push_chunk(world, other, 1);
     settle(world);
     assert_int_equal(world->done, 2);
     for (uint64_t version = 0; version <= 2; version++)
-        send_ids(world, user, (struct frame){.step = version, .node = 1, .count = 130}, 201);
+        send_ids(world, client, (struct frame){.step = version, .node = 1, .count = 130}, 201);
     settle(world);
-    assert_int_equal(user->count, 2); /* version 0 is over */
-    check_answer(world, &user->kept[0], 1, 1, 201, 130, 200);
-    check_answer(world, &user->kept[1], 2, 1, 201, 130, 200);
-    user_forget(user);
+    assert_int_equal(client->count, 2); /* version 0 is over */
+    check_answer(world, &client->kept[0], 1, 1, 201, 130, 200);
+    check_answer(world, &client->kept[1], 2, 1, 201, 130, 200);
+    client_forget(client);
 
     /* All rows that exist, a frame at a time. */
     for (uint64_t from = 0, next = 1; from != UINT64_MAX;) {
-        conn_send(user->conn, &(struct frame){.type = FRAME_LIST_ROWS, .step = 2, .value.counter = from}, NULL);
+        conn_send(client->user.conn, &(struct frame){.type = FRAME_LIST_ROWS, .step = 2, .value.counter = from}, NULL);
         settle(world);
-        assert_int_equal(user->count, 1);
-        const struct kept *kept = &user->kept[0];
+        assert_int_equal(client->count, 1);
+        const struct kept *kept = &client->kept[0];
         assert_int_equal(kept->frame.type, FRAME_LISTED);
         assert_int_equal(kept->frame.value.counter, from);
         const uint32_t *ids = (const uint32_t *)(const void *)kept->payload;
@@ -393,10 +316,10 @@ static void run_steps(enum plan_wire wire)
         }
         from = kept->frame.count == 0 ? UINT64_MAX : next;
         assert_true(kept->frame.count > 0 || next == id_at(1, 200));
-        user_forget(user);
+        client_forget(client);
     }
-    user_free(world, user);
-    user_free(world, other);
+    client_free(world, client);
+    client_free(world, other);
     world_stop(world);
 }
 
@@ -411,36 +334,37 @@ static void half_a_part_is_nothing(void **state)
 {
     (void)state;
     struct world *world = world_start(PLAN_FLOAT32);
-    struct user *user = user_new(world), *other = user_new(world);
-    send_part(world, user, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
+    struct client *client = client_new(world), *other = client_new(world);
+    send_part(world, client, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
     settle(world);
-    user_free(world, user);
+    client_free(world, client);
     push_chunk(world, other, 0);
     push_rows(world, other, 0, 1, 200);
     settle(world);
     assert_int_equal(world->done, 1);
-    user_free(world, other);
+    client_free(world, other);
     world_stop(world);
 }
 
 /* `count` rows from 1 on as the gradient of step 0 of a task, of rows of a version: what came of it. */
-static enum taken push_batch(struct world *world, struct user *user, uint64_t task, uint64_t version, uint32_t count)
+static enum taken push_batch(struct world *world, struct client *client, uint64_t task, uint64_t version,
+                             uint32_t count)
 {
     struct frame frame = {.step = task, .count = count};
     uint32_t sent = 0;
     do {
         uint32_t rows = count - sent < FRAME_ROWS_MOST ? count - sent : FRAME_ROWS_MOST;
         frame.value.counter = version << 32 | sent;
-        send_part_as(world, user, FRAME_PUSH_BATCH_ROWS, frame, id_at(1, sent), rows);
+        send_part_as(world, client, FRAME_PUSH_BATCH_ROWS, frame, id_at(1, sent), rows);
         sent += rows;
     } while (sent < count);
     settle(world);
-    assert_int_equal(user->count, 1);
-    const struct frame answer = user->kept[0].frame;
+    assert_int_equal(client->count, 1);
+    const struct frame answer = client->kept[0].frame;
     assert_int_equal(answer.type, FRAME_TAKEN_ROWS);
     assert_int_equal(answer.step, task);
     assert_int_equal(answer.value.counter, table_version(tables_at(shard_tables(world->shard), 0)));
-    user_forget(user);
+    client_forget(client);
     return (enum taken)answer.count;
 }
 
@@ -449,43 +373,43 @@ static void gradients_of_tasks_are_applied_once(void **state)
     (void)state;
     struct world *world = world_start(PLAN_FLOAT32);
     world_apply_at_once(world);
-    struct user *user = user_new(world);
-    assert_int_equal(push_batch(world, user, 0, 0, 200), TAKEN_APPLIED);
-    assert_int_equal(push_batch(world, user, 0, 1, 200), TAKEN_DUPLICATE);
+    struct client *client = client_new(world);
+    assert_int_equal(push_batch(world, client, 0, 0, 200), TAKEN_APPLIED);
+    assert_int_equal(push_batch(world, client, 0, 1, 200), TAKEN_DUPLICATE);
     assert_int_equal(world->done, 0); /* the chunk's is missing */
     struct payload *chunk = payload_new(world->other, 64);
     memset(chunk->data, 0, 64);
-    conn_send(user->conn, &(struct frame){.type = FRAME_PUSH_BATCH}, chunk);
+    conn_send(client->user.conn, &(struct frame){.type = FRAME_PUSH_BATCH}, chunk);
     payload_unref(world->other, chunk);
     settle(world);
     assert_int_equal(world->done, 1);
-    user_forget(user);
-    assert_int_equal(push_batch(world, user, 0, 1, 200), TAKEN_TASK_OVER);
+    client_forget(client);
+    assert_int_equal(push_batch(world, client, 0, 1, 200), TAKEN_TASK_OVER);
 
-    send_ids(world, user, (struct frame){.step = WIRE_NEWEST, .node = 5, .count = 130}, 101);
+    send_ids(world, client, (struct frame){.step = WIRE_NEWEST, .node = 5, .count = 130}, 101);
     settle(world);
-    check_answer(world, &user->kept[0], 1, 5, 101, 130, 200);
-    user_forget(user);
+    check_answer(world, &client->kept[0], 1, 5, 101, 130, 200);
+    client_forget(client);
 
-    assert_int_equal(push_batch(world, user, 1, 1, 200), TAKEN_APPLIED);
-    send_ids(world, user, (struct frame){.step = WIRE_NEWEST, .node = 6, .count = 130}, 101);
+    assert_int_equal(push_batch(world, client, 1, 1, 200), TAKEN_APPLIED);
+    send_ids(world, client, (struct frame){.step = WIRE_NEWEST, .node = 6, .count = 130}, 101);
     settle(world);
-    check_answer(world, &user->kept[0], 2, 6, 101, 130, 200);
-    user_forget(user);
-    assert_int_equal(push_batch(world, user, 2, 0, 3), TAKEN_STALE);
-    assert_int_equal(push_batch(world, user, 2, 1, 3), TAKEN_APPLIED); /* half the rate, but applied */
-    assert_int_equal(push_batch(world, user, 3, 3, 0), TAKEN_APPLIED);
-    user_free(world, user);
+    check_answer(world, &client->kept[0], 2, 6, 101, 130, 200);
+    client_forget(client);
+    assert_int_equal(push_batch(world, client, 2, 0, 3), TAKEN_STALE);
+    assert_int_equal(push_batch(world, client, 2, 1, 3), TAKEN_APPLIED); /* half the rate, but applied */
+    assert_int_equal(push_batch(world, client, 3, 3, 0), TAKEN_APPLIED);
+    client_free(world, client);
     world_stop(world);
 }
 
-static void expect_refused(struct world *world, struct user *user, const char *sentence)
+static void expect_refused(struct world *world, struct client *client, const char *sentence)
 {
-    for (int i = 0; i < 1000 && !user->closed; i++)
+    for (int i = 0; i < 1000 && !client->user.closed; i++)
         settle(world);
-    if (strstr(user->reason, sentence) == NULL)
-        fail_msg("'%s' does not say '%s'", user->reason, sentence);
-    user_free(world, user);
+    if (strstr(client->user.reason, sentence) == NULL)
+        fail_msg("'%s' does not say '%s'", client->user.reason, sentence);
+    client_free(world, client);
 }
 
 static void what_breaks_the_rules_is_refused(void **state)
@@ -512,9 +436,9 @@ static void what_breaks_the_rules_is_refused(void **state)
         {{.node = 1, .count = 2}, ROWS - 1, 2, "row 100001 of table wide.weight came to a shard that does not"},
     };
     for (size_t i = 0; i < sizeof pushes / sizeof pushes[0]; i++) {
-        struct user *user = user_new(world);
-        send_part(world, user, pushes[i].frame, pushes[i].first, pushes[i].rows);
-        expect_refused(world, user, pushes[i].sentence);
+        struct client *client = client_new(world);
+        send_part(world, client, pushes[i].frame, pushes[i].first, pushes[i].rows);
+        expect_refused(world, client, pushes[i].sentence);
     }
     static const struct {
         struct frame frame;
@@ -527,27 +451,27 @@ static void what_breaks_the_rules_is_refused(void **state)
         {{.count = 5, .step = 2}, 1, "GET_ROWS asks for version 2, and the newest is 0"},
     };
     for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
-        struct user *user = user_new(world);
-        send_ids(world, user, asks[i].frame, asks[i].first);
-        expect_refused(world, user, asks[i].sentence);
+        struct client *client = client_new(world);
+        send_ids(world, client, asks[i].frame, asks[i].first);
+        expect_refused(world, client, asks[i].sentence);
     }
 
-    struct user *user = user_new(world); /* rows that follow, but not on what came before */
-    send_part(world, user, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
-    send_part(world, user, (struct frame){.node = 1, .count = 200, .value.counter = FRAME_ROWS_MOST}, 259, 70);
-    expect_refused(world, user, "row 259 of table wide.weight came");
-    user = user_new(world);
-    send_part(world, user, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
-    send_part(world, user, (struct frame){.node = 2, .count = 200}, 1, FRAME_ROWS_MOST);
-    expect_refused(world, user, "PUSH_ROWS comes out of order: rows from 0 on of node 2");
-    user = user_new(world);
+    struct client *client = client_new(world); /* rows that follow, but not on what came before */
+    send_part(world, client, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
+    send_part(world, client, (struct frame){.node = 1, .count = 200, .value.counter = FRAME_ROWS_MOST}, 259, 70);
+    expect_refused(world, client, "row 259 of table wide.weight came");
+    client = client_new(world);
+    send_part(world, client, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
+    send_part(world, client, (struct frame){.node = 2, .count = 200}, 1, FRAME_ROWS_MOST);
+    expect_refused(world, client, "PUSH_ROWS comes out of order: rows from 0 on of node 2");
+    client = client_new(world);
     for (int i = 0; i < 40; i++)
-        send_ids(world, user, (struct frame){.step = 1, .count = 130}, 1);
-    expect_refused(world, user, "GET_ROWS asks ahead for more rows than steps can have");
-    user = user_new(world);
+        send_ids(world, client, (struct frame){.step = 1, .count = 130}, 1);
+    expect_refused(world, client, "GET_ROWS asks ahead for more rows than steps can have");
+    client = client_new(world);
     shard_server_set_term(world->server, 4);
-    push_rows(world, user, 0, 1, 0);
-    expect_refused(world, user, "PUSH is of term 0, this shard serves term 4");
+    push_rows(world, client, 0, 1, 0);
+    expect_refused(world, client, "PUSH is of term 0, this shard serves term 4");
     assert_int_equal(world->done, 0);
 
     world_apply_at_once(world);
@@ -568,9 +492,9 @@ static void what_breaks_the_rules_is_refused(void **state)
     for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
         struct frame frame = batches[i].frame;
         frame.term = 4;
-        user = user_new(world);
-        send_part_as(world, user, batches[i].type, frame, 1, batches[i].rows);
-        expect_refused(world, user, batches[i].sentence);
+        client = client_new(world);
+        send_part_as(world, client, batches[i].type, frame, 1, batches[i].rows);
+        expect_refused(world, client, batches[i].sentence);
     }
     world_stop(world);
 }

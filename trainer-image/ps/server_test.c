@@ -1,24 +1,14 @@
 /* A shard behind its port: a server and its clients in one process, over loopback. */
-#include "ps/plain_shard.h"
-
-// clang-format off
-#include <stdarg.h>
-#include <setjmp.h>
-#include <cmocka.h>
-// clang-format on
-
-#include <stdio.h>
-#include <string.h>
+#include "ps/test_bed.h"
 
 enum { CLIENTS_MOST = 8, CHUNKS_MOST = 8 };
 
 struct world;
 
-struct user {
+struct client {
+    struct user user;
     struct world *world;
-    struct conn *conn;
-    bool ready, closed;
-    char reason[WIRE_TEXT_MOST];
+    struct net *net;
     uint64_t version[CHUNKS_MOST]; /* the newest that came; UINT64_MAX: none */
     uint32_t got[CHUNKS_MOST];     /* PARAMS of each chunk */
     uint32_t term;
@@ -34,19 +24,9 @@ struct world {
     uint32_t chunk_floats, chunks, floats;
     char address[32];
     uint64_t done;
-    struct user users[CLIENTS_MOST];
-    uint32_t user_count;
+    struct client clients[CLIENTS_MOST];
+    uint32_t client_count;
 };
-
-static struct net *new_net(uint64_t boot)
-{
-    struct net *net = NULL;
-    struct error err = {0};
-    struct net_options options = {.boot_id = boot};
-    if (net_new(&net, &options, &err) < 0)
-        fail_msg("%s", error_message(&err));
-    return net;
-}
 
 static void chunk_ready(void *arg, uint64_t version, uint64_t offset)
 {
@@ -61,16 +41,6 @@ static void step_done(void *arg, uint64_t step, double loss)
     assert_true(loss == 4.5);
     world->done++;
 }
-
-static void dispatch(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
-{
-    struct world *world = arg;
-    (void)peer_boot;
-    assert_int_equal(dialogue, DIALOGUE_DATA);
-    shard_server_accept(world->server, conn);
-}
-
-static const struct conn_handlers dispatcher = {.ready = dispatch};
 
 static struct world *world_start(uint32_t chunk_floats, uint32_t floats, uint32_t steps)
 {
@@ -88,14 +58,10 @@ static struct world *world_start(uint32_t chunk_floats, uint32_t floats, uint32_
     world->chunks = (floats + chunk_floats - 1) / chunk_floats;
     struct shard_hooks hooks = {.chunk_ready = chunk_ready, .step_done = step_done, .arg = world};
     struct error err = {0};
-    uint16_t port;
-    int fd = wire_listen_socket("127.0.0.1:0", &port, &err);
-    if (fd < 0 ||
-        plain_shard(&world->shard, world->net, &world->plan, 0, floats, chunk_floats, steps, &hooks, &err) < 0 ||
-        shard_server_new(&world->server, world->net, world->shard, NULL, &err) < 0 ||
-        net_listen(world->net, fd, &dispatcher, world, &err) < 0)
+    if (plain_shard(&world->shard, world->net, &world->plan, 0, floats, chunk_floats, steps, &hooks, &err) < 0 ||
+        shard_server_new(&world->server, world->net, world->shard, NULL, &err) < 0)
         fail_msg("%s", error_message(&err));
-    snprintf(world->address, sizeof world->address, "127.0.0.1:%u", port);
+    listen_for(world->net, &world->server, world->address);
     return world;
 }
 
@@ -109,98 +75,52 @@ static void world_stop(struct world *world)
     free(world);
 }
 
-/* ---- Users ---- */
+/* ---- Clients ---- */
 
-static void user_ready(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
+static void heard(struct user *user, const struct frame *frame, const void *payload)
 {
-    (void)conn;
-    (void)dialogue;
-    (void)peer_boot;
-    ((struct user *)arg)->ready = true;
-}
-
-static void *user_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)
-{
-    (void)arg;
-    (void)err;
-    return conn_scratch(conn, frame->length);
-}
-
-static int user_received(void *arg, struct conn *conn, const struct frame *frame, const void *payload,
-                         struct error *err)
-{
-    (void)conn;
-    (void)err;
-    struct user *user = arg;
+    struct client *client = (struct client *)user;
     assert_int_equal(frame->type, FRAME_PARAMS);
-    uint64_t chunk = frame->offset / user->world->chunk_floats;
-    assert_true(chunk < user->world->chunks);
-    user->version[chunk] = frame->step;
-    user->term = frame->term;
-    user->got[chunk]++;
-    memcpy(&user->first[chunk], payload, sizeof(float));
-    return 0;
-}
-
-static void user_closed(void *arg, struct conn *conn, const char *reason)
-{
-    (void)conn;
-    struct user *user = arg;
-    user->closed = true;
-    user->conn = NULL;
-    snprintf(user->reason, sizeof user->reason, "%s", reason);
-}
-
-static const struct conn_handlers user_handlers = {
-    .ready = user_ready, .place = user_place, .received = user_received, .closed = user_closed};
-
-static bool turn(struct net *net, int64_t timeout)
-{
-    struct error err = {0};
-    int result = net_wait(net, timeout, &err);
-    if (result < 0)
-        fail_msg("%s", error_message(&err));
-    return result == 1;
+    uint64_t chunk = frame->offset / client->world->chunk_floats;
+    assert_true(chunk < client->world->chunks);
+    client->version[chunk] = frame->step;
+    client->term = frame->term;
+    client->got[chunk]++;
+    memcpy(&client->first[chunk], payload, sizeof(float));
 }
 
 /* Until nothing happens any more. */
 static void settle(struct world *world, bool slow_too)
 {
-    for (int quiet = 0; quiet < 3;) {
-        bool any = turn(world->net, 0);
-        any = turn(world->fast, 0) || any;
-        any = (slow_too && turn(world->slow, 0)) || any;
-        quiet = any ? 0 : quiet + 1;
-        if (!any)
-            turn(world->net, MILLISECONDS);
-    }
+    struct net *const nets[] = {world->net, world->fast, world->slow};
+    settle_nets(nets, slow_too ? 3 : 2);
 }
 
-static struct user *user_new(struct world *world, struct net *net)
+static struct client *client_new(struct world *world, struct net *net)
 {
-    struct user *user = &world->users[world->user_count++];
-    *user = (struct user){.world = world};
-    memset(user->version, 0xff, sizeof user->version);
-    user->conn = conn_dial(net, world->address, DIALOGUE_DATA, &user_handlers, user);
+    struct client *client = &world->clients[world->client_count++];
+    *client = (struct client){.world = world, .net = net, .user.heard = heard};
+    memset(client->version, 0xff, sizeof client->version);
+    user_dial(&client->user, net, world->address);
     settle(world, true);
-    assert_true(user->ready);
-    return user;
+    assert_true(client->user.ready);
+    return client;
 }
 
-static void ask(struct user *user, uint8_t type, uint64_t step, uint64_t offset)
+static void ask(struct client *client, uint8_t type, uint64_t step, uint64_t offset)
 {
-    conn_send(user->conn, &(struct frame){.type = type, .step = step, .offset = offset}, NULL);
+    conn_send(client->user.conn, &(struct frame){.type = type, .step = step, .offset = offset}, NULL);
 }
 
 /* The root's gradient of a chunk, all ones, as blocks have no more than one sample. */
-static void push_frame(struct user *user, struct net *net, struct frame frame, uint32_t floats)
+static void push_frame(struct client *client, struct frame frame, uint32_t floats)
 {
-    struct payload *payload = payload_new(net, floats * sizeof(float));
+    struct payload *payload = payload_new(client->net, floats * sizeof(float));
     for (uint32_t i = 0; i < floats; i++)
         ((float *)payload->data)[i] = 1;
     frame.type = FRAME_PUSH;
-    conn_send(user->conn, &frame, payload);
-    payload_unref(net, payload);
+    conn_send(client->user.conn, &frame, payload);
+    payload_unref(client->net, payload);
 }
 
 static uint32_t chunk_size(const struct world *world, uint32_t chunk)
@@ -209,21 +129,21 @@ static uint32_t chunk_size(const struct world *world, uint32_t chunk)
     return left < world->chunk_floats ? left : world->chunk_floats;
 }
 
-static void push_step(struct user *user, struct net *net, uint64_t step)
+static void push_step(struct client *client, uint64_t step)
 {
-    struct world *world = user->world;
+    struct world *world = client->world;
     for (uint32_t i = 0; i < world->chunks; i++) {
         struct frame frame = {.step = step, .node = 1, .value.loss = 4.5};
         frame.offset = (uint64_t)i * world->chunk_floats;
-        push_frame(user, net, frame, chunk_size(world, i));
+        push_frame(client, frame, chunk_size(world, i));
     }
 }
 
-static void check_version(const struct user *user, uint64_t version)
+static void check_version(const struct client *client, uint64_t version)
 {
-    for (uint32_t i = 0; i < user->world->chunks; i++) {
-        assert_int_equal(user->version[i], version);
-        assert_true(user->first[i] == -(float)version);
+    for (uint32_t i = 0; i < client->world->chunks; i++) {
+        assert_int_equal(client->version[i], version);
+        assert_true(client->first[i] == -(float)version);
     }
 }
 
@@ -234,8 +154,8 @@ static void subscribers_get_every_version(void **state)
     (void)state;
     struct world *world = world_start(16, 40, 5);
     shard_server_set_term(world->server, 3);
-    struct user *a = user_new(world, world->fast), *b = user_new(world, world->slow);
-    struct user *silent = user_new(world, world->fast);
+    struct client *a = client_new(world, world->fast), *b = client_new(world, world->slow);
+    struct client *silent = client_new(world, world->fast);
     ask(a, FRAME_SUBSCRIBE, 0, 0);
     ask(a, FRAME_SUBSCRIBE, 0, 0); /* twice is once */
     settle(world, true);
@@ -245,7 +165,7 @@ static void subscribers_get_every_version(void **state)
     for (uint64_t step = 0; step < 5; step++) {
         for (uint32_t i = 0; i < 3; i++)
             push_frame(
-                step % 2 == 0 ? a : b, step % 2 == 0 ? world->fast : world->slow,
+                step % 2 == 0 ? a : b,
                 (struct frame){.term = 3, .node = 1, .step = step, .offset = UINT64_C(16) * i, .value.loss = 4.5},
                 i == 2 ? 8 : 16);
         settle(world, true);
@@ -266,9 +186,9 @@ static void gets_are_answered_for_two_versions(void **state)
 {
     (void)state;
     struct world *world = world_start(16, 40, 5);
-    struct user *user = user_new(world, world->fast);
+    struct client *client = client_new(world, world->fast);
     for (uint64_t step = 0; step < 3; step++) {
-        push_step(user, world->fast, step);
+        push_step(client, step);
         settle(world, true);
     }
     static const struct {
@@ -276,10 +196,10 @@ static void gets_are_answered_for_two_versions(void **state)
         bool answered;
     } cases[] = {{3, 0, true}, {2, 16, true}, {1, 32, false}, {4, 0, false}, {UINT64_MAX, 0, false}, {3, 32, true}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        memset(user->version, 0xff, sizeof user->version);
-        ask(user, FRAME_GET, cases[i].version, cases[i].offset);
+        memset(client->version, 0xff, sizeof client->version);
+        ask(client, FRAME_GET, cases[i].version, cases[i].offset);
         settle(world, true);
-        assert_int_equal(user->version[cases[i].offset / 16], cases[i].answered ? cases[i].version : UINT64_MAX);
+        assert_int_equal(client->version[cases[i].offset / 16], cases[i].answered ? cases[i].version : UINT64_MAX);
     }
     world_stop(world);
 }
@@ -290,12 +210,12 @@ static void a_lagging_subscriber_gets_the_newest(void **state)
     /* Versions of a megabyte and a little; more of them than any socket buffer holds. */
     enum { STEPS = 60 };
     struct world *world = world_start(WIRE_CHUNK_FLOATS, 4 * WIRE_CHUNK_FLOATS + 100, STEPS);
-    struct user *slow = user_new(world, world->slow), *fast = user_new(world, world->fast);
+    struct client *slow = client_new(world, world->slow), *fast = client_new(world, world->fast);
     ask(slow, FRAME_SUBSCRIBE, 0, 0);
     ask(fast, FRAME_SUBSCRIBE, 0, 0);
     settle(world, true);
     for (uint64_t step = 0; step < STEPS; step++) {
-        push_step(fast, world->fast, step);
+        push_step(fast, step);
         settle(world, false);
         check_version(fast, step + 1);
         assert_true(shard_server_queued_most(world->server) <=
@@ -325,18 +245,18 @@ static void mistakes_close_the_connection_with_a_sentence(void **state)
         {{.type = FRAME_PUSH, .term = 2, .node = 1, .step = 1, .length = 64},
          "PUSH is of step 1, for which this shard has no parameters yet: it is at step 0"},
     };
-    struct user *good = user_new(world, world->fast);
+    struct client *good = client_new(world, world->fast);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        world->user_count = 1;
-        struct user *user = user_new(world, world->slow);
+        world->client_count = 1;
+        struct client *client = client_new(world, world->slow);
         if (cases[i].frame.type == FRAME_PUSH)
-            push_frame(user, world->slow, cases[i].frame, cases[i].frame.length / 4);
+            push_frame(client, cases[i].frame, cases[i].frame.length / 4);
         else
-            conn_send(user->conn, &cases[i].frame, NULL);
+            conn_send(client->user.conn, &cases[i].frame, NULL);
         settle(world, true);
-        assert_true(user->closed);
-        if (strstr(user->reason, cases[i].sentence) == NULL)
-            fail_msg("'%s' does not say '%s'", user->reason, cases[i].sentence);
+        assert_true(client->user.closed);
+        if (strstr(client->user.reason, cases[i].sentence) == NULL)
+            fail_msg("'%s' does not say '%s'", client->user.reason, cases[i].sentence);
     }
     ask(good, FRAME_SUBSCRIBE, 0, 0);
     settle(world, true);
@@ -348,20 +268,20 @@ static void connections_may_break_in_the_middle_of_a_push(void **state)
 {
     (void)state;
     struct world *world = world_start(WIRE_CHUNK_FLOATS, 4 * WIRE_CHUNK_FLOATS, 5);
-    struct user *user = user_new(world, world->fast);
-    struct user *lost = user_new(world, world->slow);
+    struct client *client = client_new(world, world->fast);
+    struct client *lost = client_new(world, world->slow);
     ask(lost, FRAME_SUBSCRIBE, 0, 0);
     for (int i = 0; i < 40; i++) /* more than its socket takes at once */
-        push_step(lost, world->slow, 0);
+        push_step(lost, 0);
     turn(world->slow, 0);
     turn(world->net, 0);
     net_free(world->slow); /* as a killed process */
     world->slow = new_net(4);
     settle(world, true);
-    push_step(user, world->fast, 0);
-    ask(user, FRAME_SUBSCRIBE, 0, 0);
+    push_step(client, 0);
+    ask(client, FRAME_SUBSCRIBE, 0, 0);
     settle(world, true);
-    check_version(user, 1);
+    check_version(client, 1);
     assert_int_equal(world->done, 1);
     world_stop(world);
 }
