@@ -1,6 +1,6 @@
 /* Every optimizer with either wire, alone and over many workers and shards: the models are the same bytes. What is
  * covered by default takes seconds; THOLE_TEST_MATRIX=full takes all of 1 to 8 workers with 1 to 4 shards. */
-#include "local/test_bed.h"
+#include "test/bed.h"
 
 #include "common/cleanup.h"
 
@@ -43,17 +43,11 @@ static void put_job(const struct bed *bed, const char *optimizer, const char *wi
     bed_put(bed, "job.yaml", text, strlen(text));
 }
 
-static void train(const struct bed *bed, uint32_t workers, uint32_t shards, char digest[SHA256_HEX_SIZE])
-{
-    bed_train(bed, workers, shards);
-    bed_digest(bed, digest);
-}
-
 static void expect_same(const struct bed *bed, const char *optimizer, const char *wire, uint32_t workers,
                         uint32_t shards, const char *alone)
 {
     char many[SHA256_HEX_SIZE];
-    train(bed, workers, shards, many);
+    bed_train(bed, workers, shards, many);
     if (strcmp(many, alone) != 0)
         fail_msg("{%s} over %s: another model with %u workers and %u shards", optimizer, wire, workers, shards);
 }
@@ -73,7 +67,7 @@ static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
         for (size_t wire = full ? 0 : i % 2; wire < (full ? 2 : i % 2 + 1); wire++) {
             char alone[SHA256_HEX_SIZE];
             put_job(&bed, optimizers[i], wires[wire]);
-            train(&bed, 1, 1, alone);
+            bed_train(&bed, 1, 1, alone);
             for (uint32_t k = 0; full && k < WORKERS_MOST * SHARDS_MOST; k++)
                 expect_same(&bed, optimizers[i], wires[wire], 1 + k % WORKERS_MOST, 1 + k / WORKERS_MOST, alone);
             if (!full)
@@ -93,7 +87,7 @@ static void test_optimizers_and_wires_differ(void **state)
     for (int i = 0; i < 4; i++) {
         const char *optimizer = optimizers[i % 2 == 0 ? 0 : 7];
         put_job(&bed, optimizer, wires[i / 2]);
-        train(&bed, 2, 1, digests[i]);
+        bed_train(&bed, 2, 1, digests[i]);
         for (int k = 0; k < i; k++)
             assert_string_not_equal(digests[i], digests[k]);
     }

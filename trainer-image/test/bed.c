@@ -1,18 +1,14 @@
-#include "local/test_bed.h"
+#include "test/bed.h"
 
 #include "common/buffer.h"
 #include "common/cleanup.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -55,14 +51,14 @@ void bed_put_samples(const struct bed *bed, const char *images, const char *labe
     bed_put(bed, labels, y.data, y.length);
 }
 
-void bed_put_dataset(const struct bed *bed, const char *features)
+void bed_put_dataset(const struct bed *bed, const char *features, uint32_t classes)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "apiVersion: thole.dev/v1alpha1\nkind: Dataset\nmetadata: {name: quarters}\nspec:\n  format: IDX\n"
              "  source: {hostPath: {path: %s}}\n  train: {features: %s, labels: y}\n"
-             "  test: {features: tx, labels: ty}\n  classes: 4\n",
-             bed->folder, features);
+             "  test: {features: tx, labels: ty}\n  classes: %u\n",
+             bed->folder, features, classes);
     bed_put(bed, "dataset.yaml", text, strlen(text));
 }
 
@@ -94,7 +90,7 @@ void bed_make(struct bed *bed)
     snprintf(bed->output, sizeof bed->output, "%s/out", bed->folder);
     bed_put_samples(bed, "x", "y", BED_TRAIN);
     bed_put_samples(bed, "tx", "ty", BED_TEST);
-    bed_put_dataset(bed, "x");
+    bed_put_dataset(bed, "x", 4);
 }
 
 void bed_free(struct bed *bed)
@@ -115,34 +111,20 @@ void bed_digest(const struct bed *bed, char out[SHA256_HEX_SIZE])
     hex_encode(digest, sizeof digest, out);
 }
 
-/* What it said, for who must know why. */
-static void fail_with_log(const struct bed *bed, int status)
+void bed_start(struct process *process, const struct bed *bed, uint32_t workers, uint32_t shards)
 {
-    char path[256], text[4096];
-    snprintf(path, sizeof path, "%s/log", bed->folder);
-    cleanup_file FILE *file = fopen(path, "r");
-    size_t length = file == NULL ? 0 : fread(text, 1, sizeof text - 1, file);
-    text[length] = '\0';
-    fail_msg("ended with %x:\n%s", (unsigned)status, text);
-}
-
-void bed_train(const struct bed *bed, uint32_t workers, uint32_t shards)
-{
-    char w[8], s[8], log[256];
+    char w[16], s[16];
     snprintf(w, sizeof w, "%u", workers);
     snprintf(s, sizeof s, "%u", shards);
-    snprintf(log, sizeof log, "%s/log", bed->folder);
     const char *argv[] = {THOLE_TRAINER, "local", "-f",       bed->dataset, "-f",          bed->job, "--workers", w,
                           "--shards",    s,       "--output", bed->output,  "--log-level", "error",  NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    pid_t pid;
-    int status = 0;
-    assert_int_equal(posix_spawn(&pid, THOLE_TRAINER, &actions, NULL, (char *const *)argv, environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    if (status != 0)
-        fail_with_log(bed, status);
+    process_start(process, argv, -1, NULL);
+}
+
+void bed_train(const struct bed *bed, uint32_t workers, uint32_t shards, char digest[SHA256_HEX_SIZE])
+{
+    struct process process;
+    bed_start(&process, bed, workers, shards);
+    process_expect_end(&process, 0, NULL);
+    bed_digest(bed, digest);
 }
