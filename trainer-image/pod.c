@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,21 +69,10 @@ static int die_with(uint64_t parent, struct error *err)
     return 0;
 }
 
-enum flag {
-    FLAG_SHARD = 1,
-    FLAG_PLAN,
-    FLAG_TOKEN,
-    FLAG_DATA,
-    FLAG_START,
-    FLAG_START_SHA256,
-    FLAG_COORDINATOR,
-    FLAG_LISTEN,
-    FLAG_LISTEN_FD,
-    FLAG_ADVERTISE,
-    FLAG_OUTPUT,
-    FLAG_MODEL_FILE,
-    FLAG_OPERATOR,
-    FLAG_REPORT_FD,
+enum flag_kind {
+    FLAG_TEXT, /* kept as it is */
+    FLAG_FD,
+    FLAG_SHARD,
     FLAG_EXIT_WHEN_DONE,
     FLAG_WITH_PARENT,
     FLAG_LOG_LEVEL,
@@ -90,92 +80,73 @@ enum flag {
     FLAG_HELP,
 };
 
-static const struct option flags[] = {
-    {"shard", required_argument, NULL, FLAG_SHARD},
-    {"plan", required_argument, NULL, FLAG_PLAN},
-    {"token", required_argument, NULL, FLAG_TOKEN},
-    {"data", required_argument, NULL, FLAG_DATA},
-    {"start", required_argument, NULL, FLAG_START},
-    {"start-sha256", required_argument, NULL, FLAG_START_SHA256},
-    {"coordinator", required_argument, NULL, FLAG_COORDINATOR},
-    {"listen", required_argument, NULL, FLAG_LISTEN},
-    {"listen-fd", required_argument, NULL, FLAG_LISTEN_FD},
-    {"advertise", required_argument, NULL, FLAG_ADVERTISE},
-    {"output", required_argument, NULL, FLAG_OUTPUT},
-    {"model-file", required_argument, NULL, FLAG_MODEL_FILE},
-    {"operator", required_argument, NULL, FLAG_OPERATOR},
-    {"report-fd", required_argument, NULL, FLAG_REPORT_FD},
-    {"exit-when-done", no_argument, NULL, FLAG_EXIT_WHEN_DONE},
-    {"with-parent", required_argument, NULL, FLAG_WITH_PARENT},
-    {"log-level", required_argument, NULL, FLAG_LOG_LEVEL},
-    {"log-format", required_argument, NULL, FLAG_LOG_FORMAT},
-    {"help", no_argument, NULL, FLAG_HELP},
-    {0},
+static const struct flag {
+    const char *name;
+    enum flag_kind kind;
+    size_t member; /* of struct pod: a text or a descriptor */
+} flags[] = {
+    {"shard", FLAG_SHARD, 0},
+    {"plan", FLAG_TEXT, offsetof(struct pod, plan_file)},
+    {"token", FLAG_TEXT, offsetof(struct pod, token_file)},
+    {"data", FLAG_TEXT, offsetof(struct pod, data)},
+    {"start", FLAG_TEXT, offsetof(struct pod, start)},
+    {"start-sha256", FLAG_TEXT, offsetof(struct pod, start_sha256)},
+    {"coordinator", FLAG_TEXT, offsetof(struct pod, coordinator)},
+    {"listen", FLAG_TEXT, offsetof(struct pod, listen)},
+    {"listen-fd", FLAG_FD, offsetof(struct pod, listen_fd)},
+    {"advertise", FLAG_TEXT, offsetof(struct pod, advertise)},
+    {"output", FLAG_TEXT, offsetof(struct pod, output)},
+    {"model-file", FLAG_TEXT, offsetof(struct pod, model_file)},
+    {"operator", FLAG_TEXT, offsetof(struct pod, operator_address)},
+    {"report-fd", FLAG_FD, offsetof(struct pod, report_fd)},
+    {"exit-when-done", FLAG_EXIT_WHEN_DONE, 0},
+    {"with-parent", FLAG_WITH_PARENT, 0},
+    {"log-level", FLAG_LOG_LEVEL, 0},
+    {"log-format", FLAG_LOG_FORMAT, 0},
+    {"help", FLAG_HELP, 0},
 };
 
-static int parse_flag(struct pod *pod, enum flag flag, const char *value, struct error *err)
+enum { FLAGS = sizeof flags / sizeof flags[0], FLAG_FIRST = 256 /* as getopt_long() answers */ };
+
+static void fill_options(struct option options[FLAGS + 1])
 {
+    for (int i = 0; i < FLAGS; i++) {
+        bool alone = flags[i].kind == FLAG_EXIT_WHEN_DONE || flags[i].kind == FLAG_HELP;
+        options[i] = (struct option){flags[i].name, alone ? no_argument : required_argument, NULL, FLAG_FIRST + i};
+    }
+    options[FLAGS] = (struct option){0};
+}
+
+static int parse_flag(struct pod *pod, const struct flag *flag, const char *value, struct error *err)
+{
+    void *member = (char *)pod + flag->member;
     uint64_t number = 0;
-    switch (flag) {
+    switch (flag->kind) {
+    case FLAG_TEXT:
+        memcpy(member, &value, sizeof value);
+        return 0;
+    case FLAG_FD:
+        if (parse_number(value, flag->name, 1 << 20, &number, err) < 0)
+            return -1;
+        memcpy(member, &(int){(int)number}, sizeof(int));
+        return 0;
     case FLAG_SHARD:
-        if (parse_number(value, "shard", PLAN_SHARDS_MOST - 1, &number, err) < 0)
+        if (parse_number(value, flag->name, PLAN_SHARDS_MOST - 1, &number, err) < 0)
             return -1;
         pod->shard = (uint32_t)number;
         return 0;
-    case FLAG_LISTEN_FD:
-        if (parse_number(value, "listen-fd", 1 << 20, &number, err) < 0)
-            return -1;
-        pod->listen_fd = (int)number;
-        return 0;
-    case FLAG_REPORT_FD:
-        if (parse_number(value, "report-fd", 1 << 20, &number, err) < 0)
-            return -1;
-        pod->report_fd = (int)number;
-        return 0;
     case FLAG_WITH_PARENT:
-        return parse_number(value, "with-parent", INT32_MAX, &number, err) < 0 ? -1 : die_with(number, err);
+        return parse_number(value, flag->name, INT32_MAX, &number, err) < 0 ? -1 : die_with(number, err);
     case FLAG_LOG_LEVEL:
         return log_level_parse(value, &pod->log.level, err);
     case FLAG_LOG_FORMAT:
         return log_format_parse(value, &pod->log.format, err);
-    case FLAG_PLAN:
-        pod->plan_file = value;
-        return 0;
-    case FLAG_TOKEN:
-        pod->token_file = value;
-        return 0;
-    case FLAG_DATA:
-        pod->data = value;
-        return 0;
-    case FLAG_START:
-        pod->start = value;
-        return 0;
-    case FLAG_START_SHA256:
-        pod->start_sha256 = value;
-        return 0;
-    case FLAG_COORDINATOR:
-        pod->coordinator = value;
-        return 0;
-    case FLAG_LISTEN:
-        pod->listen = value;
-        return 0;
-    case FLAG_ADVERTISE:
-        pod->advertise = value;
-        return 0;
-    case FLAG_OUTPUT:
-        pod->output = value;
-        return 0;
-    case FLAG_MODEL_FILE:
-        pod->model_file = value;
-        return 0;
-    case FLAG_OPERATOR:
-        pod->operator_address = value;
-        return 0;
     case FLAG_EXIT_WHEN_DONE:
         pod->exit_when_done = true;
         return 0;
     case FLAG_HELP:
-        break;
+        fputs(help, stdout);
+        return 1;
     }
     return 0;
 }
@@ -198,19 +169,18 @@ int pod_parse(struct pod *pod, int argc, char **argv, struct error *err)
         .listen_fd = -1,
         .report_fd = -1,
     };
+    struct option options[FLAGS + 1];
+    fill_options(options);
     opterr = 0;
     optind = 2;
-    int flag;
-    while ((flag = getopt_long(argc, argv, ":", flags, NULL)) != -1) {
-        if (flag == FLAG_HELP) {
-            fputs(help, stdout);
-            return 1;
-        }
-        if (flag == ':' || flag == '?')
+    int option;
+    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (option == ':' || option == '?')
             return error_set(err, "%s %s; see thole-trainer %s --help", argv[optind - 1],
-                             flag == ':' ? "needs a value" : "is no flag of this role", argv[1]);
-        if (parse_flag(pod, (enum flag)flag, optarg, err) < 0)
-            return -1;
+                             option == ':' ? "needs a value" : "is no flag of this role", argv[1]);
+        int parsed = parse_flag(pod, &flags[option - FLAG_FIRST], optarg, err);
+        if (parsed != 0)
+            return parsed;
     }
     if (optind < argc)
         return error_set(err, "'%s' is no flag; see thole-trainer %s --help", argv[optind], argv[1]);
