@@ -357,13 +357,6 @@ static void what_does_not_go_together_is_named(void **state)
         {"{\"sync\":{\"type\":\"Asynchronous\"},\"training\":{\"optimizer\":{\"type\":\"LAMB\"}}}", NULL,
          "spec.training.optimizer.type: LAMB needs norms over all shards, which sync type Asynchronous applies one by "
          "one; take AdamW, or sync type Synchronous or KAverage"},
-        {"{\"model\":{\"zoo\":\"widedeep\"},\"training\":{\"optimizer\":{\"type\":\"LAMB\"}}}", NULL,
-         "spec.training.optimizer.type: LAMB needs the norm of every tensor, and the rows of an Embedding have none "
-         "that all shards know; take AdamW"},
-        {"{\"model\":{\"zoo\":\"linear\"},\"training\":{\"optimizer\":{\"clip\":{\"norm\":1}}}}",
-         CSV(",\"categorical\":[{\"name\":\"a\",\"buckets\":3}]"),
-         "spec.training.optimizer.clip.norm: is of the whole gradient, and the rows of an Embedding have no norm that "
-         "all shards know; take clip.value"},
         {"{\"model\":{\"zoo\":null,\"layers\":[{\"name\":\"e\",\"type\":\"Embedding\",\"dim\":3},{\"name\":\"fc\","
          "\"type\":\"Dense\"}]},\"sync\":{\"type\":\"KAverage\"}}",
          NULL,

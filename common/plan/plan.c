@@ -157,13 +157,6 @@ int plan_network(struct network **out, const struct plan *plan, const struct net
 
 int plan_check_tables(const struct plan *plan, struct error *err)
 {
-    const struct plan_optimizer *optimizer = &plan->training.optimizer;
-    if (optimizer->type == PLAN_LAMB)
-        return error_set(err, "spec.training.optimizer.type: LAMB needs the norm of every tensor, and the rows of an "
-                              "Embedding have none that all shards know; take AdamW");
-    if (optimizer->clip_norm > 0)
-        return error_set(err, "spec.training.optimizer.clip.norm: is of the whole gradient, and the rows of an "
-                              "Embedding have no norm that all shards know; take clip.value");
     if (plan->sync == PLAN_KAVERAGE)
         return error_set(err, "spec.sync.type: KAverage averages whole models, and of an Embedding a worker has only "
                               "the rows of its own samples; take Synchronous, Asynchronous or Hogwild");

@@ -173,8 +173,8 @@ uint32_t plan_category_rows(const struct plan *plan);
 /* What the plan itself says of its samples; false where only the files tell their shape, which is zero then. */
 bool plan_sample(const struct plan *plan, struct network_sample *out);
 
-/* Can a model with embedding tables be trained so? Not with norms over everything, nor by averages of whole models. The
- * compiler asks where it can tell that there are any; who knows the network asks then. */
+/* Can a model with embedding tables be trained so? Not by averages of whole models. The compiler asks where it can tell
+ * that there are any; who knows the network asks then. */
 int plan_check_tables(const struct plan *plan, struct error *err);
 
 /* What cannot be said without the network: tables, and shards that would have nothing. */

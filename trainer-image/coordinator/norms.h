@@ -1,5 +1,6 @@
 /* norms — the coordinator's part in the rounds of an optimizer: takes what every shard has measured, folds it in the
- * order of the vector, and says the scalars that all are to go on with; private to this folder. No sockets.
+ * order of the vector, and says the scalars that all are to go on with; private to this folder. No sockets. What shards
+ * have measured of the rows of embedding tables has no such order, and is added exactly (numerics/exact_sum.h).
  *
  * Rounds follow each other: round r of step t is complete when all shards have sent their measures of it, and round
  * r + 1, or round 0 of step t + 1, begins. What comes of a round that is complete changes nothing; a shard cannot be

@@ -1,13 +1,15 @@
 /* Shards with rounds around the coordinator's norms: pushes and commits that come late, twice and in any order between
  * the shards, members that die in the middle of what they push. The parameters are those of one vector that one
- * optimizer updates at once, bit for bit. */
+ * optimizer updates at once, and rows of embedding tables those of one table, bit for bit. */
 #include "coordinator/norms.h"
 
 #include "common/plan/schedule.h"
+#include "numerics/exact_sum.h"
 #include "numerics/numerics.h"
 #include "optimizer/optimizer.h"
 #include "ps/shard.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +20,7 @@
 #include <cmocka.h>
 
 enum { TENSORS = 7, FLOATS_MOST = 4096, SHARDS_MOST = 4, STEPS = 4, WAITING_MOST = 64, WORLDS = 150 };
+enum { TABLES_MOST = 2, ROWS = 40, DIM = 3 };
 
 static const uint64_t samples = UINT64_C(2) * STEPS;
 
@@ -35,6 +38,7 @@ struct world {
     struct plan plan;
     struct network network;
     struct network_tensor tensors[TENSORS];
+    struct network_layer layers[TABLES_MOST];
     struct layout *layout;
     struct norms *norms;
     struct shard *shards[SHARDS_MOST];
@@ -45,6 +49,7 @@ struct world {
     /* The definition's. */
     struct optimizer *optimizer;
     float theta[FLOATS_MOST], states[OPTIMIZER_STATES_MOST][FLOATS_MOST];
+    float rows[TABLES_MOST][ROWS][DIM], row_states[TABLES_MOST][ROWS][OPTIMIZER_STATES_MOST][DIM];
 };
 
 struct place {
@@ -154,6 +159,56 @@ static void gradient(const struct world *world, uint64_t step, uint32_t node, ui
     }
 }
 
+static float rounded_as(const struct world *world, float x)
+{
+    return world->plan.wire == PLAN_BFLOAT16 ? bfloat16_value(bfloat16_of(x)) : x;
+}
+
+/* Has the block a gradient for the row? */
+static bool block_has(uint64_t step, uint32_t block, uint32_t table, uint32_t id)
+{
+    struct random_stream stream = random_stream(11, RANDOM_CANARY, table, block, step);
+    return random_u32_at(stream, id) % 5 < 2;
+}
+
+/* False where the node has none for the row. */
+static bool row_gradient(const struct world *world, uint64_t step, uint32_t node, uint32_t table, uint32_t id,
+                         float out[DIM])
+{
+    const bool left = node != 3 && block_has(step, 0, table, id), right = node != 2 && block_has(step, 1, table, id);
+    for (uint32_t i = 0; i < DIM; i++) {
+        const uint64_t at = (uint64_t)(table + 5) * 100000 + (uint64_t)id * DIM + i;
+        const float a = rounded_as(world, gradient_of(step, 0, at)), b = rounded_as(world, gradient_of(step, 1, at));
+        out[i] = left && right ? rounded_as(world, a + b) : left ? a : b;
+    }
+    return left || right;
+}
+
+/* Down from the last row, which no shard does. */
+static double squares_of_rows(const struct world *world, uint64_t step, const struct optimizer_step *of)
+{
+    struct exact_sum squares = {0};
+    float sum[DIM];
+    for (uint32_t table = 0; table < world->network.table_count; table++)
+        for (uint32_t id = ROWS; id-- > 0;)
+            if (row_gradient(world, step, 1, table, id, sum))
+                exact_sum_add(&squares, optimizer_row_squares(of, sum, DIM));
+    return exact_sum_value(&squares);
+}
+
+static void reference_rows(struct world *world, uint64_t step, const struct optimizer_step *of)
+{
+    float sum[DIM];
+    for (uint32_t table = 0; table < world->network.table_count; table++) {
+        for (uint32_t id = 0; id < ROWS; id++) {
+            float(*memory)[DIM] = world->row_states[table][id];
+            float *const states[OPTIMIZER_STATES_MOST] = {memory[0], memory[1], memory[2]};
+            if (row_gradient(world, step, 1, table, id, sum))
+                optimizer_apply_row(&world->plan.training.optimizer, of, world->rows[table][id], states, sum, DIM);
+        }
+    }
+}
+
 static void reference_step(struct world *world, uint64_t step)
 {
     static float sum[FLOATS_MOST];
@@ -162,7 +217,18 @@ static void reference_step(struct world *world, uint64_t step)
     gradient(world, step, 1, 0, world->network.parameters, sum);
     float *const states[OPTIMIZER_STATES_MOST] = {world->states[0], world->states[1], world->states[2]};
     struct optimizer_step of = optimizer_step(plan, &schedule, step, step + 1, 2, 1);
-    optimizer_update(world->optimizer, &of, world->theta, world->theta, states, sum);
+    if (plan->clip_norm > 0)
+        optimizer_find_clip(world->optimizer, &of, squares_of_rows(world, step, &of), sum);
+    reference_rows(world, step, &of);
+    if (plan->type == PLAN_LAMB) {
+        static double measures[OPTIMIZER_MEASURES_MOST * FLOATS_MOST], ratios[TENSORS];
+        const uint32_t round = plan->clip_norm > 0;
+        optimizer_measure(world->optimizer, &of, round, 0, world->network.parameters, world->theta, states, sum,
+                          measures);
+        optimizer_fold(world->optimizer, round, measures, 0, ratios);
+        optimizer_commit(world->optimizer, round, ratios, &of);
+    }
+    optimizer_apply(world->optimizer, &of, 0, world->network.parameters, world->theta, world->theta, states, sum);
 }
 
 /* ---- the world ---- */
@@ -188,6 +254,14 @@ static void make_network(struct world *world)
     }
     world->network.tensors = world->tensors;
     world->network.tensor_count = TENSORS;
+    world->network.sample.shape = (struct shape){ROWS, 1, 1};
+    world->network.layers = world->layers;
+    world->network.table_count = world->network.layer_count = below(world, TABLES_MOST + 1);
+    for (uint32_t i = 0; i < world->network.table_count; i++) {
+        world->network.tables[i] = (struct network_table){.name = "deep", .rows = ROWS, .dim = DIM, .bound = 0.5F};
+        world->layers[i] = (struct network_layer){
+            .type = LAYER_EMBEDDING, .inputs = {NETWORK_SAMPLE}, .in = {ROWS, 1, 1}, .table = i, .dim = DIM};
+    }
 }
 
 static void make_plan(struct world *world)
@@ -248,7 +322,13 @@ static void world_start(struct world *world, struct net *net, uint64_t seed, str
         if (shard_make(&world->shards[i], net, &world->plan, &cut, samples, &hooks, &err) < 0)
             fail_msg("%s", error_message(&err));
         shard_start_from(world->shards[i], world->theta + chunk->offset);
+        if (shard_add_tables(world->shards[i], &world->network, i, &err) < 0)
+            fail_msg("%s", error_message(&err));
     }
+    for (uint32_t table = 0; table < world->network.table_count; table++)
+        for (uint32_t shard = 0; shard < world->plan.shards; shard++)
+            for (uint32_t id = shard; id < ROWS; id += world->plan.shards)
+                table_read(tables_at(shard_tables(world->shards[shard]), table), 0, &id, 1, world->rows[table][id]);
 }
 
 static void world_stop(struct world *world)
@@ -262,7 +342,25 @@ static void world_stop(struct world *world)
     layout_free(world->layout);
 }
 
-/* A member pushes a node to the shards, and dies before some of them get it. */
+/* A member's part of a node for one shard's rows. */
+static void push_rows(struct world *world, uint64_t step, uint32_t node, uint32_t table, uint32_t shard)
+{
+    struct tables *tables = shard_tables(world->shards[shard]);
+    struct sparse *rows = tables_take(tables, table, ROWS);
+    for (uint32_t id = shard; id < ROWS; id += world->plan.shards) {
+        rows->ids[rows->count] = id;
+        rows->count += row_gradient(world, step, node, table, id, rows->rows + (size_t)rows->count * DIM);
+    }
+    const struct frame frame = {
+        .type = FRAME_PUSH_ROWS, .step = step, .node = node, .offset = table, .count = rows->count};
+    enum push_result result;
+    struct error err = {0};
+    if (tables_check_push(tables, &frame, &err) < 0 ||
+        shard_push_rows(world->shards[shard], &frame, rows, &result, &err) < 0)
+        fail_msg("%s", error_message(&err));
+}
+
+/* A member pushes a node to the shards, and dies before some of them get it: of the chunks or, also, of the rows. */
 static void push_some(struct world *world, uint64_t step)
 {
     uint32_t node = 1 + below(world, 3), dies_at = below(world, layout_chunks(world->layout) + 1);
@@ -284,6 +382,10 @@ static void push_some(struct world *world, uint64_t step)
             fail_msg("%s", error_message(&err));
         payload_unref(world->net, payload);
     }
+    const uint32_t parts = world->plan.shards * world->network.table_count;
+    dies_at = below(world, parts + 1);
+    for (uint32_t i = 0; i < dies_at; i++)
+        push_rows(world, step, node, i / world->plan.shards, i % world->plan.shards);
 }
 
 static bool all_done(const struct world *world, uint64_t steps)
@@ -294,8 +396,22 @@ static bool all_done(const struct world *world, uint64_t steps)
     return true;
 }
 
+static void expect_rows(const struct world *world, uint64_t version)
+{
+    for (uint32_t table = 0; table < world->network.table_count; table++) {
+        for (uint32_t id = 0; id < ROWS; id++) {
+            const struct table *of = tables_at(shard_tables(world->shards[id % world->plan.shards]), table);
+            float row[DIM];
+            assert_true(table_has(of, version));
+            table_read(of, version, &id, 1, row);
+            assert_memory_equal(row, world->rows[table][id], sizeof row);
+        }
+    }
+}
+
 static void expect_parameters(const struct world *world, uint64_t version)
 {
+    expect_rows(world, version);
     for (uint32_t i = 0; i < layout_chunks(world->layout); i++) {
         const struct chunk *chunk = &world->layout->chunks[i];
         static float values[FLOATS_MOST];
@@ -339,6 +455,47 @@ static void test_bits_do_not_depend_on_how_norms_travel(void **state)
 }
 
 /* ---- mistakes ---- */
+
+static int add(struct norms *norms, uint32_t shard, uint64_t first, const double *measures, uint64_t count,
+               struct error *err)
+{
+    return norms_add(norms, shard, 0, 0, first, measures, count * sizeof *measures, err);
+}
+
+/* Those of rows come behind those of chunks, and must be a sum. */
+static void test_rows_are_part_of_a_norm(void **state)
+{
+    (void)state;
+    enum { CHUNKS = 2, ALL = CHUNKS + EXACT_SUM_DOUBLES };
+    struct network_tensor tensors[2] = {{.count = 3}, {.offset = 3, .count = 1}};
+    const struct network network = {.tensors = tensors, .tensor_count = 2, .parameters = 4, .table_count = 1};
+    const struct plan plan = {.shards = 2, .training.optimizer = {.type = PLAN_LAMB, .clip_norm = 1}};
+    struct error err = {0};
+    cleanup_norms struct norms *norms = NULL;
+    assert_int_equal(norms_new(&norms, &plan, &network, &err), 0);
+    double measures[ALL + 1] = {2, 3};
+    struct exact_sum rows = {0};
+    exact_sum_add(&rows, 20);
+    exact_sum_write(&rows, measures + CHUNKS);
+    assert_int_equal(add(norms, 0, 0, measures, ALL + 1, &err), -1);
+    assert_int_equal(add(norms, 0, 0, measures, 1, &err), 0);
+    assert_int_equal(add(norms, 0, 1, measures + 1, 5, &err), 0);
+    assert_int_equal(add(norms, 0, 6, measures + 6, ALL - 6, &err), 0);
+    assert_int_equal(add(norms, 0, 6, measures + 6, ALL - 6, &err), 0); /* again */
+
+    measures[ALL - 2] = 0.5;
+    assert_int_equal(add(norms, 1, 0, measures, ALL, &err), -1);
+    assert_string_equal(error_message(&err), "digit 67 of a sum is 0.5 and no whole number below 2^32");
+    measures[ALL - 2] = 0;
+    exact_sum_write(&rows, measures + CHUNKS);
+    assert_int_equal(add(norms, 1, 0, measures, ALL, &err), 1);
+    uint32_t count;
+    assert_true(norms_scalars(norms, &count)[0] == 1 / (sqrt(50) + 1e-6));
+    assert_int_equal(count, 1);
+    /* A row's trust ratio is nobody else's business. */
+    assert_int_equal(norms_add(norms, 0, 0, 1, 0, measures, sizeof(double) * 5, &err), -1);
+    assert_int_equal(norms_add(norms, 0, 0, 1, 0, measures, sizeof(double) * 4, &err), 0);
+}
 
 static void test_what_cannot_be_is_refused(void **state)
 {
@@ -401,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bits_do_not_depend_on_how_norms_travel),
+        cmocka_unit_test(test_rows_are_part_of_a_norm),
         cmocka_unit_test(test_what_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

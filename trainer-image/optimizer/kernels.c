@@ -168,6 +168,14 @@ VECTOR_CLONES void kernel_statistic(float scale, float momentum, float *next, co
         next[i] = theta[i] + momentum * (sum[i] * scale - theta[i]);
 }
 
+VECTOR_CLONES void kernel_clip(const struct optimizer_step *step, float *sum, size_t n)
+{
+    const struct optimizer_step s = *step;
+    VECTOR_EACH_ALONE
+    for (size_t i = 0; i < n; i++)
+        sum[i] = mean_of(sum[i], s.scale, s.clip_value) * s.clip / s.scale;
+}
+
 enum { LANES = 16 };
 
 static double add_lanes(double lanes[LANES])

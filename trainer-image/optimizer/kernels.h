@@ -18,6 +18,9 @@ void kernel_lamb_apply(float rate, float *next, const float *theta, const float 
 
 void kernel_statistic(float scale, float momentum, float *next, const float *theta, const float *sum, size_t n);
 
+/* sum = g/scale, g as clipped in both ways. */
+void kernel_clip(const struct optimizer_step *step, float *sum, size_t n);
+
 /* Σ x² and Σ g² (of the gradient as clipped by value), in 16 lanes of doubles that are then added in a tree. */
 double kernel_squares(const float *x, size_t n);
 double kernel_gradient_squares(const struct optimizer_step *step, const float *sum, size_t n);

@@ -1,5 +1,6 @@
 #include "optimizer/optimizer.h"
 
+#include "numerics/exact_sum.h"
 #include "optimizer/kernels.h"
 
 #include <math.h>
@@ -33,7 +34,8 @@ static enum round round_of(const struct optimizer *optimizer, uint32_t round)
 
 /* ---- elements ---- */
 
-void optimizer_apply_plain(const struct plan_optimizer *plan, const struct optimizer_step *step, double ratio,
+/* Elements that are all trained, of no tensor or row in particular. `ratio`: LAMB's, whose update has been made. */
+static void apply_elements(const struct plan_optimizer *plan, const struct optimizer_step *step, double ratio,
                            float *next, const float *theta, float *const states[OPTIMIZER_STATES_MOST],
                            const float *sum, size_t n)
 {
@@ -66,6 +68,34 @@ void optimizer_apply_plain(const struct plan_optimizer *plan, const struct optim
         kernel_lamb_apply((float)((double)step->rate * ratio), next, theta, states[2], n);
         return;
     }
+}
+
+static double trust_ratio(double theta_squares, double update_squares)
+{
+    return theta_squares == 0 || update_squares == 0 ? 1 : sqrt(theta_squares) / sqrt(update_squares);
+}
+
+/* ---- rows ---- */
+
+void optimizer_apply_row(const struct plan_optimizer *plan, const struct optimizer_step *step, float *theta,
+                         float *const states[OPTIMIZER_STATES_MOST], const float *sum, size_t n)
+{
+    double ratio = 1;
+    if (plan->type == PLAN_LAMB) {
+        kernel_lamb_update(step, theta, states, sum, n);
+        ratio = trust_ratio(kernel_squares(theta, n), kernel_squares(states[2], n));
+    }
+    apply_elements(plan, step, ratio, theta, theta, states, sum, n);
+}
+
+double optimizer_row_squares(const struct optimizer_step *step, const float *sum, size_t n)
+{
+    return kernel_gradient_squares(step, sum, n);
+}
+
+void optimizer_clip_row(const struct optimizer_step *step, float *sum, size_t n)
+{
+    kernel_clip(step, sum, n);
 }
 
 /* ---- tensors ---- */
@@ -172,15 +202,34 @@ void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_s
         float *here[OPTIMIZER_STATES_MOST];
         advance(states, done, here);
         double ratio = step->ratios != NULL ? step->ratios[range - optimizer->ranges] : 1;
-        optimizer_apply_plain(&optimizer->plan, step, ratio, next + done, theta + done, here, sum + done, until - at);
+        apply_elements(&optimizer->plan, step, ratio, next + done, theta + done, here, sum + done, until - at);
+    }
+}
+
+void optimizer_clip(const struct optimizer *optimizer, const struct optimizer_step *step, float *sum)
+{
+    for (uint32_t i = 0; i < optimizer->range_count; i++) {
+        const struct range *range = &optimizer->ranges[i];
+        if (!range->statistic)
+            kernel_clip(step, sum + range->begin, range->end - range->begin);
     }
 }
 
 /* ---- rounds ---- */
 
+static uint64_t end_of(const struct optimizer *optimizer)
+{
+    return optimizer->ranges[optimizer->range_count - 1].end;
+}
+
 uint32_t optimizer_measures(const struct optimizer *optimizer, uint32_t round)
 {
     return round_of(optimizer, round) == CLIP ? 1 : 2;
+}
+
+uint32_t optimizer_row_measures(const struct optimizer *optimizer, uint32_t round)
+{
+    return round_of(optimizer, round) == CLIP ? EXACT_SUM_DOUBLES : 0;
 }
 
 uint32_t optimizer_scalars(const struct optimizer *optimizer, uint32_t round)
@@ -216,19 +265,20 @@ void optimizer_measure(const struct optimizer *optimizer, const struct optimizer
 }
 
 /* PyTorch's clip_grad_norm_. */
-static double clip_factor(const struct optimizer *optimizer, const double *measures)
+static double clip_factor(const struct optimizer *optimizer, const double *measures, double rows)
 {
     double squares = 0;
     for (uint64_t i = 0; i < optimizer->chunks; i++)
         squares += measures[i];
-    double factor = optimizer->plan.clip_norm / (sqrt(squares) + 1e-6);
+    double factor = optimizer->plan.clip_norm / (sqrt(squares + rows) + 1e-6);
     return factor > 1 ? 1 : factor;
 }
 
-void optimizer_fold(const struct optimizer *optimizer, uint32_t round, const double *measures, double *scalars)
+void optimizer_fold(const struct optimizer *optimizer, uint32_t round, const double *measures, double rows,
+                    double *scalars)
 {
     if (round_of(optimizer, round) == CLIP) {
-        scalars[0] = clip_factor(optimizer, measures);
+        scalars[0] = clip_factor(optimizer, measures, rows);
         return;
     }
     for (uint32_t i = 0; i < optimizer->range_count; i++) {
@@ -240,7 +290,7 @@ void optimizer_fold(const struct optimizer *optimizer, uint32_t round, const dou
             theta += measures[2 * chunk];
             update += measures[2 * chunk + 1];
         }
-        scalars[i] = theta == 0 || update == 0 ? 1 : sqrt(theta) / sqrt(update);
+        scalars[i] = trust_ratio(theta, update);
     }
 }
 
@@ -253,14 +303,25 @@ void optimizer_commit(const struct optimizer *optimizer, uint32_t round, const d
         step->ratios = scalars;
 }
 
+/* All of a round. */
+static void make_round(struct optimizer *optimizer, struct optimizer_step *step, uint32_t round, const float *theta,
+                       float *const states[OPTIMIZER_STATES_MOST], const float *sum, double rows)
+{
+    optimizer_measure(optimizer, step, round, 0, end_of(optimizer), theta, states, sum, optimizer->measures);
+    optimizer_fold(optimizer, round, optimizer->measures, rows, optimizer->scalars);
+    optimizer_commit(optimizer, round, optimizer->scalars, step);
+}
+
+void optimizer_find_clip(struct optimizer *optimizer, struct optimizer_step *step, double rows, const float *sum)
+{
+    make_round(optimizer, step, 0, NULL, NULL, sum, rows); /* which looks at nothing else */
+}
+
 void optimizer_update(struct optimizer *optimizer, struct optimizer_step *step, float *next, const float *theta,
                       float *const states[OPTIMIZER_STATES_MOST], const float *sum)
 {
-    const uint64_t end = optimizer->ranges[optimizer->range_count - 1].end;
-    for (uint32_t round = 0; round < optimizer_rounds(&optimizer->plan); round++) {
-        optimizer_measure(optimizer, step, round, 0, end, theta, states, sum, optimizer->measures);
-        optimizer_fold(optimizer, round, optimizer->measures, optimizer->scalars);
-        optimizer_commit(optimizer, round, optimizer->scalars, step);
-    }
+    const uint64_t end = end_of(optimizer);
+    for (uint32_t round = 0; round < optimizer_rounds(&optimizer->plan); round++)
+        make_round(optimizer, step, round, theta, states, sum, 0);
     optimizer_apply(optimizer, step, 0, end, next, theta, states, sum);
 }

@@ -5,6 +5,12 @@
  * each element stands alone, so any cut of the vector into ranges gives the same bits. Two things need more than their
  * element: clipping by norm and LAMB's trust ratios. They take rounds: sums of squares over canonical chunks, which
  * cross neither tensors nor shards, are added in the order of the vector, whoever made them, and come back as scalars.
+ *
+ * Rows of embedding tables are updated one by one, where the step has a gradient for them, and have no place in the
+ * vector's order: which rows a shard has depends on how many shards there are. So in the round that clips, a row's sum
+ * of squares is a double, made in the order of its elements, and those of all rows are added exactly
+ * (numerics/exact_sum.h). For LAMB a row is a layer: its trust ratio is of its own norms, and takes no round.
+ *
  * May call numerics, common/network's types and common/plan.
  *
  * Of g = sum/samples, in this order: each element to ±clip_value; the whole to clip_norm; then weight decay (with AdamW
@@ -16,7 +22,8 @@
  *   Adam     m = β₁·m + (1−β₁)·g;  v = β₂·v + (1−β₂)·g²;  θ' = θ − rate/(1−β₁ᵗ)·m/(√v/√(1−β₂ᵗ) + ε)
  *   AdamW    the same, with θ·(1 − rate·decay) for θ and no decay in g
  *   AMSGrad  Adam with the largest v so far under the root
- *   LAMB     u = m̂/(√v̂ + ε) + decay·θ;  θ' = θ − rate·ratio·u, ratio = ‖θ‖/‖u‖ of each tensor, 1 where either is 0
+ *   LAMB     u = m̂/(√v̂ + ε) + decay·θ;  θ' = θ − rate·ratio·u, ratio = ‖θ‖/‖u‖ of each tensor, or of each row of an
+ *            embedding, 1 where either is 0
  *            (You et al.: "Large batch optimization for deep learning", ICLR 2020)
  */
 #ifndef THOLE_OPTIMIZER_OPTIMIZER_H
@@ -62,11 +69,14 @@ struct optimizer_step {
 struct optimizer_step optimizer_step(const struct plan_optimizer *plan, const struct schedule *schedule, uint64_t step,
                                      uint64_t t, uint64_t samples, double rate_factor);
 
-/* Elements that are all trained, of no tensor or row in particular: states[i] are arrays like theta. `ratio`: LAMB's.
- * `next` may be `theta`; no other arrays overlap. */
-void optimizer_apply_plain(const struct plan_optimizer *plan, const struct optimizer_step *step, double ratio,
-                           float *next, const float *theta, float *const states[OPTIMIZER_STATES_MOST],
-                           const float *sum, size_t n);
+/* ---- rows of embedding tables ---- */
+
+/* One step of one row, in place; states[i] are arrays like theta. Clipping by norm has been committed. */
+void optimizer_apply_row(const struct plan_optimizer *plan, const struct optimizer_step *step, float *theta,
+                         float *const states[OPTIMIZER_STATES_MOST], const float *sum, size_t n);
+
+/* ‖g‖² of a row, for the round that clips. */
+double optimizer_row_squares(const struct optimizer_step *step, const float *sum, size_t n);
 
 /* ---- over a network's flat vector ---- */
 
@@ -87,8 +97,10 @@ void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_s
 /* How many canonical chunks begin before `offset`. */
 uint64_t optimizer_chunks(const struct optimizer *optimizer, uint64_t offset);
 
-/* Doubles that a round measures of each canonical chunk, and that it comes back with. */
+/* Doubles that a round measures of each canonical chunk, those of all of a shard's rows (EXACT_SUM_DOUBLES, or none),
+ * and those that it comes back with. */
 uint32_t optimizer_measures(const struct optimizer *optimizer, uint32_t round);
+uint32_t optimizer_row_measures(const struct optimizer *optimizer, uint32_t round);
 uint32_t optimizer_scalars(const struct optimizer *optimizer, uint32_t round);
 
 /* Measures [begin, end), cut at canonical chunks: `out` gets optimizer_measures() doubles of each. LAMB's moves the
@@ -96,13 +108,23 @@ uint32_t optimizer_scalars(const struct optimizer *optimizer, uint32_t round);
 void optimizer_measure(const struct optimizer *optimizer, const struct optimizer_step *step, uint32_t round,
                        uint64_t begin, uint64_t end, const float *theta, float *const states[OPTIMIZER_STATES_MOST],
                        const float *sum, double *out);
-/* From the measures of all canonical chunks in order to the round's scalars. */
-void optimizer_fold(const struct optimizer *optimizer, uint32_t round, const double *measures, double *scalars);
+/* From the measures of all canonical chunks in order to the round's scalars; `rows`: all rows' squares, 0 without. */
+void optimizer_fold(const struct optimizer *optimizer, uint32_t round, const double *measures, double rows,
+                    double *scalars);
 /* The round's scalars, which are borrowed, become part of the step. */
 void optimizer_commit(const struct optimizer *optimizer, uint32_t round, const double *scalars,
                       struct optimizer_step *step);
 
-/* One whole step over the whole vector, with its rounds, for who holds all of it. */
+/* ---- for who holds all of it ---- */
+
+/* The step's clipping by norm of all of a gradient; `rows` as in optimizer_fold(). */
+void optimizer_find_clip(struct optimizer *optimizer, struct optimizer_step *step, double rows, const float *sum);
+/* The gradient as it is then, clipped in both ways, as a sum over as many samples: what somebody who knows only a part
+ * of it can apply. Statistics stay as they are. */
+void optimizer_clip(const struct optimizer *optimizer, const struct optimizer_step *step, float *sum);
+void optimizer_clip_row(const struct optimizer_step *step, float *sum, size_t n);
+
+/* One whole step over the whole vector, with its rounds. */
 void optimizer_update(struct optimizer *optimizer, struct optimizer_step *step, float *next, const float *theta,
                       float *const states[OPTIMIZER_STATES_MOST], const float *sum);
 

@@ -2,6 +2,7 @@
  */
 #include "optimizer/optimizer.h"
 
+#include "numerics/exact_sum.h"
 #include "numerics/numerics.h"
 
 #include <math.h>
@@ -135,7 +136,7 @@ static void test_sgd_keeps_its_bits(void **state)
         for (uint64_t s = 0; s < 5; s++) {
             random_uniform_range(stream, N * (s + 1), N * (s + 2), -9, 9, sum);
             struct optimizer_step step = optimizer_step(&plan, &schedule, s, s + 1, 37, 1);
-            optimizer_apply_plain(&plan, &step, 1, theta, theta, states, sum, N);
+            optimizer_apply_row(&plan, &step, theta, states, sum, N);
             const struct sgd sgd = sgd_of(0.05, plan.momentum, 1e-4, 37);
             vector_sgd(&sgd, old_theta, old_theta, old_velocity, sum, N);
             assert_memory_equal(theta, old_theta, sizeof theta);
@@ -145,7 +146,7 @@ static void test_sgd_keeps_its_bits(void **state)
 
 /* ---- cuts ---- */
 
-enum { CHUNK = 32, TENSORS = 6, FLOATS = 700 };
+enum { CHUNK = 32, TENSORS = 6, FLOATS = 700, TWICE = 2 * FLOATS, DIM_OF_ROW = 17 };
 
 /* Statistics between and next to what is trained, tensors below and above a canonical chunk. */
 static void mixed_tensors(struct network_tensor tensors[TENSORS])
@@ -206,7 +207,7 @@ static void update_in_pieces(struct optimizer *optimizer, struct optimizer_step 
         }
         if (round == optimizer_rounds(plan))
             return;
-        optimizer_fold(optimizer, round, measures, scalars[round]);
+        optimizer_fold(optimizer, round, measures, 0, scalars[round]);
         optimizer_commit(optimizer, round, scalars[round], step);
     }
 }
@@ -255,6 +256,91 @@ static void test_any_cut_gives_the_same_bits(void **state)
     }
 }
 
+/* A row is a tensor of its own that is within one canonical chunk: rows one by one are tensors all together. */
+static void test_rows_are_tensors(void **state)
+{
+    (void)state;
+    enum { DIM = 20, ROWS = 12, ALL = DIM * ROWS };
+    struct random_stream stream = random_stream(8, RANDOM_CANARY, 0, 0, 0);
+    struct network_tensor tensors[ROWS];
+    for (uint32_t i = 0; i < ROWS; i++)
+        tensors[i] = (struct network_tensor){.offset = (uint64_t)DIM * i, .count = DIM};
+    const struct schedule schedule = steps_of(3, 1);
+    for (size_t c = 0; c < CASES; c++) {
+        const struct plan_optimizer *plan = &golden_optimizers[c].plan;
+        cleanup_optimizer struct optimizer *optimizer = new_optimizer(plan, tensors, ROWS, CHUNK);
+        static struct vector whole, rows;
+        memset(&whole, 0, sizeof whole);
+        random_uniform_range(stream, 0, ALL - DIM, -1, 1, whole.theta); /* one is all zero */
+        rows = whole;
+        float *const states[OPTIMIZER_STATES_MOST] = {whole.states[0], whole.states[1], whole.states[2]};
+        for (uint64_t s = 0; s < 3; s++) {
+            static float sum[ALL];
+            random_uniform_range(stream, FLOATS * (s + 1), FLOATS * (s + 1) + ALL, -20, 20, sum);
+            struct optimizer_step step = optimizer_step(plan, &schedule, s, s + 1, 7, 1);
+            if (plan->clip_norm > 0)
+                optimizer_find_clip(optimizer, &step, 0, sum);
+            for (uint32_t i = 0; i < ROWS; i++) {
+                float *const own[OPTIMIZER_STATES_MOST] = {rows.states[0] + (size_t)i * DIM,
+                                                           rows.states[1] + (size_t)i * DIM,
+                                                           rows.states[2] + (size_t)i * DIM};
+                optimizer_apply_row(plan, &step, rows.theta + (size_t)i * DIM, own, sum + (size_t)i * DIM, DIM);
+            }
+            step = optimizer_step(plan, &schedule, s, s + 1, 7, 1);
+            optimizer_update(optimizer, &step, whole.theta, whole.theta, states, sum);
+            assert_memory_equal(&whole, &rows, sizeof whole);
+        }
+    }
+}
+
+/* What a gradient that was clipped before comes to is what clipping comes to; with a power of two of samples, in which
+ * nothing is rounded, bit for bit. */
+static void test_clipping_ahead_is_clipping(void **state)
+{
+    (void)state;
+    struct random_stream stream = random_stream(9, RANDOM_CANARY, 0, 0, 0);
+    struct network_tensor tensors[TENSORS];
+    mixed_tensors(tensors);
+    const struct schedule schedule = steps_of(3, 1);
+    struct plan_optimizer plan = {
+        .type = PLAN_SGD, .learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01, .clip_value = 0.8};
+    float *const none[OPTIMIZER_STATES_MOST] = {0};
+    static struct vector at_once, ahead;
+    static float sum[FLOATS], row[DIM_OF_ROW];
+    for (int i = 0; i < 3; i++) {
+        plan.clip_norm = i == 2 ? 1e6 : 3;
+        const uint64_t samples = i == 1 ? 7 : 8;
+        cleanup_optimizer struct optimizer *optimizer = new_optimizer(&plan, tensors, TENSORS, CHUNK);
+        memset(&at_once, 0, sizeof at_once);
+        random_uniform_range(stream, 0, FLOATS, -1, 1, at_once.theta);
+        ahead = at_once;
+        random_uniform_range(stream, FLOATS, TWICE, -20, 20, sum);
+        random_uniform_range(stream, TWICE, TWICE + DIM_OF_ROW, -20, 20, row);
+        struct optimizer_step step = optimizer_step(&plan, &schedule, 0, 1, samples, 1);
+        const double rows = optimizer_row_squares(&step, row, DIM_OF_ROW);
+        optimizer_find_clip(optimizer, &step, rows, sum);
+        assert_int_equal(step.clip < 1, i != 2);
+        float *const states[OPTIMIZER_STATES_MOST] = {at_once.states[0]};
+        optimizer_apply(optimizer, &step, 0, FLOATS, at_once.theta, at_once.theta, states, sum);
+        optimizer_clip(optimizer, &step, sum);
+        optimizer_clip_row(&step, row, DIM_OF_ROW);
+
+        struct optimizer_step later = optimizer_step(&plan, &schedule, 0, 1, samples, 1);
+        float *const later_states[OPTIMIZER_STATES_MOST] = {ahead.states[0]};
+        optimizer_apply(optimizer, &later, 0, FLOATS, ahead.theta, ahead.theta, later_states, sum);
+        if (samples == 8)
+            assert_memory_equal(&at_once, &ahead, sizeof ahead);
+        for (uint32_t k = 0; k < FLOATS; k++)
+            assert_true(fabsf(at_once.theta[k] - ahead.theta[k]) < 1e-6F);
+        /* Norms are now what they may be at most, rows included. */
+        double all[FLOATS], left = optimizer_row_squares(&later, row, DIM_OF_ROW);
+        optimizer_measure(optimizer, &later, 0, 0, FLOATS, ahead.theta, none, sum, all);
+        for (uint64_t k = 0; k < optimizer_chunks(optimizer, FLOATS); k++)
+            left += all[k];
+        assert_true(i == 2 || fabs(sqrt(left) - 3) < 1e-4);
+    }
+}
+
 static void test_canonical_chunks(void **state)
 {
     (void)state;
@@ -268,6 +354,8 @@ static void test_canonical_chunks(void **state)
         assert_int_equal(optimizer_chunks(optimizer, chunks[i][0]), chunks[i][1]);
     assert_int_equal(optimizer_measures(optimizer, 0), 1);
     assert_int_equal(optimizer_measures(optimizer, 1), 2);
+    assert_int_equal(optimizer_row_measures(optimizer, 0), EXACT_SUM_DOUBLES);
+    assert_int_equal(optimizer_row_measures(optimizer, 1), 0);
     assert_int_equal(optimizer_scalars(optimizer, 0), 1);
     assert_int_equal(optimizer_scalars(optimizer, 1), TENSORS);
 }
@@ -279,17 +367,19 @@ static void test_norms_that_are_none(void **state)
     struct plan_optimizer plan = {.type = PLAN_LAMB, .learning_rate = 1, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-6};
     cleanup_optimizer struct optimizer *optimizer = new_optimizer(&plan, tensors, 2, 4);
     double scalars[2];
-    optimizer_fold(optimizer, 0, (double[]){0, 9, 9, 0}, scalars);
+    optimizer_fold(optimizer, 0, (double[]){0, 9, 9, 0}, 0, scalars);
     assert_true(scalars[0] == 1 && scalars[1] == 1);
-    optimizer_fold(optimizer, 0, (double[]){4, 16, 25, 4}, scalars);
+    optimizer_fold(optimizer, 0, (double[]){4, 16, 25, 4}, 0, scalars);
     assert_true(scalars[0] == 0.5 && scalars[1] == 2.5);
     plan.clip_norm = 2;
     cleanup_optimizer struct optimizer *clipping = new_optimizer(&plan, tensors, 2, 4);
-    optimizer_fold(clipping, 0, (double[]){0, 0}, scalars);
+    optimizer_fold(clipping, 0, (double[]){0, 0}, 0, scalars);
     assert_true(scalars[0] == 1);
-    optimizer_fold(clipping, 0, (double[]){9, 16}, scalars);
+    optimizer_fold(clipping, 0, (double[]){9, 16}, 0, scalars);
     assert_true(scalars[0] == 2 / (5 + 1e-6));
-    optimizer_fold(clipping, 0, (double[]){(double)NAN, 16}, scalars);
+    optimizer_fold(clipping, 0, (double[]){9, 16}, 144, scalars);
+    assert_true(scalars[0] == 2 / (13 + 1e-6));
+    optimizer_fold(clipping, 0, (double[]){(double)NAN, 16}, 0, scalars);
     assert_true(isnan(scalars[0])); /* and with it the parameters: a broken gradient must be seen */
 }
 
@@ -313,6 +403,8 @@ int main(void)
         cmocka_unit_test(test_rates_have_ends),
         cmocka_unit_test(test_sgd_keeps_its_bits),
         cmocka_unit_test(test_any_cut_gives_the_same_bits),
+        cmocka_unit_test(test_rows_are_tensors),
+        cmocka_unit_test(test_clipping_ahead_is_clipping),
         cmocka_unit_test(test_canonical_chunks),
         cmocka_unit_test(test_norms_that_are_none),
         cmocka_unit_test(test_tensors_fill_the_vector),

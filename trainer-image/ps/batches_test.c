@@ -84,7 +84,7 @@ static enum taken definition(struct world *world, const struct worker *worker, u
                                                 bounded ? 1.0 / (1.0 + (double)staleness) : 1);
     float *theta = world->theta + (size_t)chunk * CHUNK;
     float *states[OPTIMIZER_STATES_MOST] = {world->state + (size_t)chunk * CHUNK};
-    optimizer_apply_plain(&world->plan.training.optimizer, &step, 1, theta, theta, states, sum, CHUNK);
+    optimizer_apply_row(&world->plan.training.optimizer, &step, theta, states, sum, CHUNK);
     return TAKEN_APPLIED;
 }
 

@@ -13,7 +13,8 @@
  *
  * An optimizer with rounds (optimizer.h) waits for the whole: a chunk is measured when its root is complete, and when
  * all chunks are, the measures go out by a hook. The answer, shard_commit(), begins the next round, for which all
- * chunks are measured again, or after the last applies the step to all of them.
+ * chunks are measured again, or after the last applies the step to all of them. Embedding tables (tables.h) are part of
+ * the round that clips by norm, whose answer applies the step to them, and of no other.
  *
  * With the plan's wire BFloat16 every node and every parameter handed out is rounded to it, and payloads are of it. The
  * parameters themselves stay float32 in the shard; what anybody computes with, validates or keeps as the model's file
@@ -45,8 +46,9 @@ struct shard_hooks {
     /* All chunks, and all tables, have applied `step`. `loss` is the step's sum of losses (only shard 0's means
      * anything). */
     void (*step_done)(void *arg, uint64_t step, double loss);
-    /* Round `round` of `step` has been measured: `count` doubles, of the shard's canonical chunks in order. May call
-     * shard_commit(). Only with an optimizer that has rounds; may be NULL else. */
+    /* Round `round` of `step` has been measured: `count` doubles, of the shard's canonical chunks in order, then of its
+     * rows, if any, as exact_sum_write() makes them. May call shard_commit(). Only with an optimizer that has rounds;
+     * may be NULL else. */
     void (*measured)(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count);
     /* Two members sent different bits for the same node: the job must end with this sentence. May be NULL. */
     void (*failed)(void *arg, const char *sentence);

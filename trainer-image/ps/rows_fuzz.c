@@ -9,6 +9,7 @@
 #include "ps/rows_client.h"
 #include "wire/net_internal.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { ROWS = 50, TABLES = 2, FLOATS = 8, SAMPLES = 12, EVENT = 10 };
@@ -23,7 +24,32 @@ struct world {
     struct batches *batches;
     struct rows_client client;
     uint64_t done, ready[TABLES];
+    bool commits_late, waits; /* for the answer to round `round` of step `done` */
+    uint32_t round;
 };
+
+static void commit(struct world *world)
+{
+    static const double scalars[1] = {0.5};
+    struct error err = {0};
+    world->waits = false;
+    require(shard_commit(world->shard, world->done, world->round++, scalars, 1, &err) == 0);
+}
+
+static void measured(void *arg, uint64_t step, uint32_t round, const double *measures, uint32_t count)
+{
+    struct world *world = arg;
+    const bool clips = world->plan.training.optimizer.clip_norm > 0 && round == 0;
+    require(step == world->done && round == world->round && !world->waits);
+    require(count == (clips ? 1 + EXACT_SUM_DOUBLES : 2));
+    for (uint32_t i = 1; clips && i < count; i++)
+        require(measures[i] >= 0 || isnan(measures[i]));
+    for (uint32_t table = 0; clips && table < TABLES; table++)
+        require(world->ready[table] == world->done);
+    world->waits = true;
+    if (!world->commits_late)
+        commit(world);
+}
 
 static void rows_ready(void *arg, uint32_t table, uint64_t version)
 {
@@ -36,7 +62,8 @@ static void step_done(void *arg, uint64_t step, double loss)
 {
     struct world *world = arg;
     (void)loss;
-    require(step == world->done++);
+    require(step == world->done++ && !world->waits);
+    world->round = 0;
     for (uint32_t table = 0; table < TABLES; table++)
         require(world->ready[table] == world->done);
 }
@@ -60,7 +87,15 @@ static bool start(struct world *world, uint8_t kind)
     world->plan.max_staleness = 1;
     world->plan.training.epochs = 1;
     world->plan.training.batch_size = 5;
-    world->plan.training.optimizer.learning_rate = 0.5;
+    world->plan.training.optimizer = (struct plan_optimizer){
+        .type = kind / 32 % 2 == 0 || world->plan.sync != PLAN_SYNCHRONOUS ? PLAN_SGD : PLAN_LAMB,
+        .learning_rate = 0.5,
+        .beta1 = 0.9,
+        .beta2 = 0.99,
+        .epsilon = 1e-6,
+        .clip_norm = kind / 64 % 2 == 0 ? 0 : 1,
+    };
+    world->commits_late = kind / 128 % 2 != 0;
     world->network = (struct network){.layers = world->layers, .layer_count = TABLES, .table_count = TABLES};
     world->network.sample.shape = (struct shape){2, 1, 1};
     for (uint32_t i = 0; i < TABLES; i++) {
@@ -68,7 +103,7 @@ static bool start(struct world *world, uint8_t kind)
         world->layers[i] = (struct network_layer){
             .type = LAYER_EMBEDDING, .inputs = {NETWORK_SAMPLE}, .in = {2, 1, 1}, .table = i, .dim = 1 + i};
     }
-    struct shard_hooks hooks = {.rows_ready = rows_ready, .step_done = step_done, .arg = world};
+    struct shard_hooks hooks = {.rows_ready = rows_ready, .step_done = step_done, .measured = measured, .arg = world};
     struct batches_hooks batch_hooks = {.task_done = task_done, .arg = world};
     if (net_new(&world->net, &options, &err) < 0)
         return false;
@@ -184,7 +219,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (start(world, data[0])) {
         for (size_t at = 1; at + EVENT <= size; at += EVENT) {
-            if (data[at] % 8 == 7)
+            if (world->waits && data[at] % 4 == 3)
+                commit(world);
+            else if (data[at] % 8 == 7)
                 push_chunk(world);
             else
                 handle(world, data + at);

@@ -39,9 +39,12 @@ struct shard {
     struct optimizer_step step; /* of `step_of`, with what has been committed of it */
     uint64_t step_of;
     uint32_t rounds, round;
-    uint32_t measured; /* chunks, in this round */
+    uint64_t round_of;        /* the step that the round is of: all chunks have applied those before */
+    bool rows_wait;           /* for the first of them, which clips: tables, where there are any */
+    uint32_t measured;        /* chunks and, where they wait, tables, in this round */
+    struct exact_sum squares; /* of the rows' gradients that are measured */
     uint64_t first_measure;
-    double *measures; /* of the shard's canonical chunks */
+    double *measures; /* of the shard's canonical chunks, then of its rows */
     double *scalars;  /* of the newest commit */
     float *unpacked;  /* a chunk's gradient that is being measured */
 
@@ -89,7 +92,7 @@ static int allocate(struct shard *shard, const struct shard_cut *cut, struct err
     if (shard->rounds > 0) {
         shard->first_measure = optimizer_chunks(shard->optimizer, shard->begin);
         uint64_t chunks = optimizer_chunks(shard->optimizer, shard->end) - shard->first_measure;
-        shard->measures = calloc(chunks, OPTIMIZER_MEASURES_MOST * sizeof(double));
+        shard->measures = calloc(chunks * OPTIMIZER_MEASURES_MOST + EXACT_SUM_DOUBLES, sizeof(double));
         shard->scalars = calloc(cut->tensor_count, sizeof(double));
         shard->unpacked = rounded ? calloc(WIRE_CHUNK_FLOATS, sizeof(float)) : NULL;
         failed = failed || shard->measures == NULL || shard->scalars == NULL || (rounded && shard->unpacked == NULL);
@@ -186,6 +189,7 @@ int shard_add_tables(struct shard *shard, const struct network *network, uint32_
     if (tables_new(&shard->tables, shard->plan, network, index, shard->schedule.samples, err) < 0)
         return -1;
     shard->at_oldest += network->table_count;
+    shard->rows_wait = shard->rounds > 0 && optimizer_row_measures(shard->optimizer, 0) > 0;
     return 0;
 }
 
@@ -287,6 +291,7 @@ static void begin_optimizer_step(struct shard *shard, uint64_t step)
     if (shard->step_of == step)
         return;
     shard->step_of = step;
+    shard->squares = (struct exact_sum){0};
     shard->step = optimizer_step(&shard->plan->training.optimizer, &shard->schedule, step, step + 1,
                                  schedule_step(&shard->schedule, step).count, 1);
 }
@@ -418,22 +423,55 @@ static void measure(struct shard *shard, const struct held *chunk)
     shard->measured++;
 }
 
+static bool is_measured(const struct shard *shard)
+{
+    bool rows = shard->rows_wait && shard->round == 0;
+    return shard->measured == shard->chunk_count + (rows ? tables_count(shard->tables) : 0);
+}
+
 /* The last thing that is done: the hook may commit, and so come back here. */
 static void tell_if_measured(struct shard *shard)
 {
-    if (shard->measured < shard->chunk_count)
+    if (!is_measured(shard))
         return;
-    uint64_t chunks = optimizer_chunks(shard->optimizer, shard->end) - shard->first_measure;
-    shard->hooks.measured(shard->hooks.arg, shard->version, shard->round, shard->measures,
-                          (uint32_t)(chunks * optimizer_measures(shard->optimizer, shard->round)));
+    uint64_t count = (optimizer_chunks(shard->optimizer, shard->end) - shard->first_measure) *
+                     optimizer_measures(shard->optimizer, shard->round);
+    if (shard->rows_wait && shard->round == 0) {
+        exact_sum_write(&shard->squares, shard->measures + count);
+        count += EXACT_SUM_DOUBLES;
+    }
+    shard->hooks.measured(shard->hooks.arg, shard->round_of, shard->round, shard->measures, (uint32_t)count);
+}
+
+static void apply_rows(struct shard *shard, uint32_t number)
+{
+    const struct table *table = tables_at(shard->tables, number);
+    begin_optimizer_step(shard, table_version(table));
+    tables_apply(shard->tables, number, &shard->step);
+    if (shard->hooks.rows_ready != NULL)
+        shard->hooks.rows_ready(shard->hooks.arg, number, table_version(table));
+    count_chunk(shard);
+}
+
+/* All of a table's gradient is there. */
+static void take_rows(struct shard *shard, uint32_t number)
+{
+    if (!shard->rows_wait) {
+        apply_rows(shard, number);
+        return;
+    }
+    begin_optimizer_step(shard, table_version(tables_at(shard->tables, number)));
+    tables_measure(shard->tables, number, &shard->step, &shard->squares);
+    shard->measured++;
+    tell_if_measured(shard);
 }
 
 int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const double *scalars, uint32_t count,
                  struct error *err)
 {
-    if (step < shard->version || (step == shard->version && round < shard->round))
+    if (step < shard->round_of || (step == shard->round_of && round < shard->round))
         return 0;
-    if (shard->rounds == 0 || step > shard->version || round > shard->round || shard->measured < shard->chunk_count)
+    if (shard->rounds == 0 || step > shard->round_of || round > shard->round || !is_measured(shard))
         return error_set(err, "COMMIT names round %u of step %llu, which this shard has not measured yet", round,
                          (unsigned long long)step);
     if (count != optimizer_scalars(shard->optimizer, round))
@@ -442,6 +480,8 @@ int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const doubl
     memcpy(shard->scalars, scalars, count * sizeof *scalars);
     optimizer_commit(shard->optimizer, round, shard->scalars, &shard->step);
     shard->measured = 0;
+    for (uint32_t i = 0; shard->rows_wait && round == 0 && i < tables_count(shard->tables); i++)
+        apply_rows(shard, i);
     if (round + 1 < shard->rounds) {
         shard->round++;
         for (uint32_t i = 0; i < shard->chunk_count; i++)
@@ -450,6 +490,7 @@ int shard_commit(struct shard *shard, uint64_t step, uint32_t round, const doubl
         return 0;
     }
     shard->round = 0;
+    shard->round_of++;
     for (uint32_t i = 0; i < shard->chunk_count; i++)
         apply(shard, &shard->chunks[i], reduction_root(&shard->chunks[i].reduction));
     return 0;
@@ -543,13 +584,11 @@ int shard_push_rows(struct shard *shard, const struct frame *frame, struct spars
         return conflict(shard, frame, "table number", err);
     case TABLES_NO_MEMORY:
         return -1;
-    case TABLES_APPLIED:
+    case TABLES_COMPLETE:
         break;
     }
     *result = PUSH_ADDED;
-    if (shard->hooks.rows_ready != NULL)
-        shard->hooks.rows_ready(shard->hooks.arg, number, table_version(table));
-    count_chunk(shard);
+    take_rows(shard, number);
     return 0;
 }
 

@@ -142,7 +142,7 @@ static double reference_step(struct world *world, uint64_t step)
         optimizer_step(plan, &world->schedule, step, step + 1, schedule_step(&world->schedule, step).count, 1);
     for (uint32_t round = 0; round < optimizer_rounds(plan); round++) {
         optimizer_measure(world->optimizer, &of, round, 0, end, world->all, states, sum, world->measures[round]);
-        optimizer_fold(world->optimizer, round, world->measures[round], world->scalars[round]);
+        optimizer_fold(world->optimizer, round, world->measures[round], 0, world->scalars[round]);
         optimizer_commit(world->optimizer, round, world->scalars[round], &of);
     }
     optimizer_apply(world->optimizer, &of, 0, end, world->all, world->all, states, sum);

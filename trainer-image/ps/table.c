@@ -222,12 +222,17 @@ static float *make_row(struct table *table, uint32_t id)
     return row;
 }
 
-int table_apply(struct table *table, const struct sparse *sum, table_update *update, void *arg, struct error *err)
+int table_reserve(struct table *table, const uint32_t *ids, uint32_t count, struct error *err)
 {
-    if (make_room(table, sum->ids, sum->count, err) < 0)
+    if (make_room(table, ids, count, err) < 0)
         return -1;
-    if (sparse_reserve(&table->old, sum->count) < 0)
-        return error_set(err, "no memory for %u old rows of table %s", sum->count, table->options.table->name);
+    if (sparse_reserve(&table->old, count) < 0)
+        return error_set(err, "no memory for %u old rows of table %s", count, table->options.table->name);
+    return 0;
+}
+
+void table_apply(struct table *table, const struct sparse *sum, table_update *update, void *arg)
+{
     const size_t dim = table->dim;
     table->slots_before = table->slots;
     table->old.count = sum->count;
@@ -238,7 +243,6 @@ int table_apply(struct table *table, const struct sparse *sum, table_update *upd
         update(arg, row, row + dim, sum->rows + i * dim, dim);
     }
     table->version++;
-    return 0;
 }
 
 int table_set(struct table *table, const uint32_t *ids, const float *rows, uint32_t count, struct error *err)

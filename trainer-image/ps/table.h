@@ -47,9 +47,12 @@ void table_read(const struct table *table, uint64_t version, const uint32_t *ids
 /* One optimizer step of one row: theta [n] in place; state [states][n], zeros at first; sum [n]: of its gradients. */
 typedef void table_update(void *arg, float *theta, float *state, const float *sum, size_t n);
 
-/* The next version: `update` for every row of `sum`, whose ids are this shard's. -1 without memory: nothing has
+/* Room for the next version, whose gradients have these ids, ascending and this shard's. -1 without memory: nothing has
  * changed then, and the same call will do again. */
-int table_apply(struct table *table, const struct sparse *sum, table_update *update, void *arg, struct error *err);
+int table_reserve(struct table *table, const uint32_t *ids, uint32_t count, struct error *err);
+
+/* The next version: `update` for every row of `sum`, for whose ids there is room. */
+void table_apply(struct table *table, const struct sparse *sum, table_update *update, void *arg);
 
 /* Makes rows with values of their own before the first step, as read from a model's file. -1 without memory. */
 int table_set(struct table *table, const uint32_t *ids, const float *rows, uint32_t count, struct error *err);

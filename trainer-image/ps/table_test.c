@@ -85,7 +85,8 @@ static void take_step(struct world *world, uint64_t *seed)
         update(&world->options.states, world->rows[0][id], world->state[id], sum, dim);
     }
     struct error err = {0};
-    assert_int_equal(table_apply(world->table, &world->sum, update, &world->options.states, &err), 0);
+    assert_int_equal(table_reserve(world->table, world->sum.ids, world->sum.count, &err), 0);
+    table_apply(world->table, &world->sum, update, &world->options.states);
 }
 
 static void check_version(const struct world *world, uint64_t version, uint32_t age)
@@ -178,7 +179,8 @@ static void untouched_rows_cost_no_memory(void **state)
         sum.count = 1;
         sum.ids[0] = i * 9973U;
         memset(sum.rows, 0, DIM * sizeof(float));
-        assert_int_equal(table_apply(table, &sum, update, &options.states, &err), 0);
+        assert_int_equal(table_reserve(table, sum.ids, sum.count, &err), 0);
+        table_apply(table, &sum, update, &options.states);
     }
     sparse_free(&sum);
     float row[DIM];

@@ -18,6 +18,7 @@ struct part {
     struct sparse *values[REDUCTION_NODES];
     struct seen seen[REDUCTION_NODES];
     struct sparse scratch[SPARSE_SCRATCH];
+    const struct sparse *sum; /* of the step, among these, when it is complete; the table has room for its rows */
 };
 
 struct tables {
@@ -217,6 +218,8 @@ int tables_check_push(const struct tables *tables, const struct frame *frame, st
 
 static bool is_covered(const struct part *part, uint32_t node)
 {
+    if (part->sum != NULL)
+        return true;
     for (; node >= TREE_ROOT; node /= 2)
         if (part->values[node] != NULL)
             return true;
@@ -236,6 +239,7 @@ static void drop_below(struct tables *tables, struct part *part, uint32_t node)
 
 static void forget_step(struct tables *tables, struct part *part)
 {
+    part->sum = NULL;
     for (uint32_t node = 0; node < 2 * tables->tree.leaves; node++) {
         tables_give(tables, part->values[node]);
         part->values[node] = NULL;
@@ -245,7 +249,7 @@ static void forget_step(struct tables *tables, struct part *part)
 
 struct update {
     const struct plan_optimizer *plan;
-    struct optimizer_step step;
+    const struct optimizer_step *step;
 };
 
 static void update_row(void *arg, float *theta, float *state, const float *sum, size_t n)
@@ -254,29 +258,47 @@ static void update_row(void *arg, float *theta, float *state, const float *sum, 
     float *states[OPTIMIZER_STATES_MOST];
     for (uint32_t i = 0; i < OPTIMIZER_STATES_MOST; i++)
         states[i] = state + i * n; /* those that it has; the others are not looked at */
-    optimizer_apply_plain(update->plan, &update->step, 1, theta, theta, states, sum, n);
+    optimizer_apply_row(update->plan, update->step, theta, states, sum, n);
 }
 
-static int apply(struct tables *tables, struct part *part, struct error *err)
+/* With room for what it makes of the table, so that nothing can fail that others wait for. */
+static int add_up(const struct tables *tables, struct part *part, uint64_t samples, struct error *err)
 {
-    const uint64_t step = table_version(part->table);
-    const uint64_t samples = samples_of(tables, step);
-    const struct sparse *root = sparse_tree_value(tables->tree, samples, TREE_ROOT, part->values, part->scratch);
-    if (root == NULL)
-        return error_set(err, "no memory to add gradients of step %llu", (unsigned long long)step);
-    const struct plan_optimizer *plan = &tables->plan->training.optimizer;
-    struct update update = {plan, optimizer_step(plan, &tables->schedule, step, step + 1, samples, 1)};
-    if (table_apply(part->table, root, update_row, &update, err) < 0)
+    const struct sparse *sum = sparse_tree_value(tables->tree, samples, TREE_ROOT, part->values, part->scratch);
+    if (sum == NULL)
+        return error_set(err, "no memory to add gradients of step %llu",
+                         (unsigned long long)table_version(part->table));
+    if (table_reserve(part->table, sum->ids, sum->count, err) < 0)
         return -1;
-    forget_step(tables, part);
+    part->sum = sum;
     return 0;
+}
+
+void tables_measure(const struct tables *tables, uint32_t number, const struct optimizer_step *step,
+                    struct exact_sum *squares)
+{
+    const struct sparse *sum = tables->parts[number].sum;
+    for (uint32_t i = 0; i < sum->count; i++)
+        exact_sum_add(squares, optimizer_row_squares(step, sum->rows + (size_t)i * sum->dim, sum->dim));
+}
+
+void tables_apply(struct tables *tables, uint32_t number, const struct optimizer_step *step)
+{
+    struct part *part = &tables->parts[number];
+    struct update update = {&tables->plan->training.optimizer, step};
+    table_apply(part->table, part->sum, update_row, &update);
+    forget_step(tables, part);
 }
 
 int tables_update(struct tables *tables, uint32_t number, const struct sparse *rows, const struct optimizer_step *step,
                   struct error *err)
 {
-    struct update update = {&tables->plan->training.optimizer, *step};
-    return table_apply(tables->parts[number].table, rows, update_row, &update, err);
+    struct table *table = tables->parts[number].table;
+    struct update update = {&tables->plan->training.optimizer, step};
+    if (table_reserve(table, rows->ids, rows->count, err) < 0)
+        return -1;
+    table_apply(table, rows, update_row, &update);
+    return 0;
 }
 
 static uint32_t crc_of(const struct sparse *rows)
@@ -302,9 +324,11 @@ enum tables_result tables_push(struct tables *tables, uint32_t number, uint32_t 
     }
     if (!agrees)
         return TABLES_CONFLICT;
+    if (part->sum != NULL)
+        return TABLES_DUPLICATE;
     /* Also after a duplicate: memory may have run out when the last node came. */
     uint64_t samples = samples_of(tables, table_version(part->table));
     if (!sparse_tree_complete(tables->tree, samples, TREE_ROOT, part->values))
         return covered ? TABLES_DUPLICATE : TABLES_ADDED;
-    return apply(tables, part, err) < 0 ? TABLES_NO_MEMORY : TABLES_APPLIED;
+    return add_up(tables, part, samples, err) < 0 ? TABLES_NO_MEMORY : TABLES_COMPLETE;
 }

@@ -2,13 +2,14 @@
  *
  * A table is to its shard what a chunk is (ps.h): it has its own version and its own tree, its nodes come in any order
  * and overlapping, an ancestor replaces what is below it, equal bits are all that can come twice, and when its root is
- * made up the optimizer is applied to the rows in it. A node's part for a shard may be without rows, and is sent all
- * the same: only then is it known that there are none.
+ * made up the optimizer can be applied to the rows in it. A node's part for a shard may be without rows, and is sent
+ * all the same: only then is it known that there are none.
  */
 #ifndef THOLE_PS_TABLES_H
 #define THOLE_PS_TABLES_H
 
 #include "common/plan/schedule.h"
+#include "numerics/exact_sum.h"
 #include "optimizer/optimizer.h"
 #include "ps/ps.h"
 #include "ps/table.h"
@@ -45,7 +46,7 @@ int tables_check_push(const struct tables *tables, const struct frame *frame, st
 
 enum tables_result {
     TABLES_ADDED,
-    TABLES_APPLIED, /* … and the step was complete: the table has a new version */
+    TABLES_COMPLETE, /* … and that made up the step, which waits for tables_apply() */
     TABLES_DUPLICATE,
     TABLES_CONFLICT, /* other bits came for this node before */
     TABLES_NO_MEMORY /* with *err set; nothing is lost: the same push will do again */
@@ -55,6 +56,12 @@ enum tables_result {
  * whatever the result; their ids have been checked. */
 enum tables_result tables_push(struct tables *tables, uint32_t number, uint32_t node, struct sparse *rows,
                                struct error *err);
+
+/* Of the step that is complete: adds ‖g‖² of each row that it has a gradient for. */
+void tables_measure(const struct tables *tables, uint32_t number, const struct optimizer_step *step,
+                    struct exact_sum *squares);
+/* Applies the step that is complete: the table has a new version. */
+void tables_apply(struct tables *tables, uint32_t number, const struct optimizer_step *step);
 
 /* One step of the optimizer with a gradient of rows, at once: the types Asynchronous and Hogwild. -1 without memory. */
 int tables_update(struct tables *tables, uint32_t number, const struct sparse *rows, const struct optimizer_step *step,

@@ -21,7 +21,8 @@
  *   REGISTER shard i > 0 → coordinator.
  *            s: REGISTER                 c: ACCEPTED | REFUSED
  *            s: NORMS …                  where the optimizer has rounds (optimizer/): what it measured in round r of
- *                                        step t, in as many frames as it takes
+ *                                        step t, in as many frames as it takes: of its chunks and, where it clips a
+ *                                        model with embedding tables, of its rows
  *            c: COMMIT                   once all shards have: the round's scalars. The next round, or DONE, follows
  *            s: DONE …                   its parameters of step t are all applied
  *            s: TASK_DONE …              each of a task's steps is applied to all its parameters
@@ -147,7 +148,8 @@ enum frame_type {
     FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
     FRAME_ACCEPTED = 33,
     FRAME_DONE = 34, /* node: shard; step */
-    /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own. */
+    /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own, which
+     * are those of its canonical chunks in order, then the EXACT_SUM_DOUBLES of its rows (numerics/exact_sum.h). */
     FRAME_NORMS = 35,
     FRAME_COMMIT = 36,
     FRAME_TASK_DONE = 40, /* node: shard; step: task */
