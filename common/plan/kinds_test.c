@@ -351,9 +351,6 @@ static void what_does_not_go_together_is_named(void **state)
          "spec.sync.synchronous.wire: Unsupported value: \"Float16\": supported values: \"Float32\", \"BFloat16\""},
         {"{\"sync\":{\"type\":\"KAverage\",\"kAverage\":{\"localSteps\":0}}}", NULL,
          "spec.sync.kAverage.localSteps: must be a whole number at least 1 and at most 1000000"},
-        {"{\"sync\":{\"type\":\"Hogwild\"},\"training\":{\"optimizer\":{\"clip\":{\"norm\":1}}}}", NULL,
-         "spec.training.optimizer.clip.norm: is of all shards' gradient, which sync type Hogwild applies shard by "
-         "shard; take clip.value, or sync type Synchronous or KAverage"},
         {"{\"sync\":{\"type\":\"Asynchronous\"},\"training\":{\"optimizer\":{\"type\":\"LAMB\"}}}", NULL,
          "spec.training.optimizer.type: LAMB needs norms over all shards, which sync type Asynchronous applies one by "
          "one; take AdamW, or sync type Synchronous or KAverage"},

@@ -341,11 +341,6 @@ int read_sync(struct plan *plan, const struct source *source, struct error *err)
         return -1;
     plan->wire = (enum plan_wire)wire;
     bool at_once = plan->sync == PLAN_ASYNCHRONOUS || plan->sync == PLAN_HOGWILD;
-    if (at_once && plan->training.optimizer.clip_norm > 0)
-        return error_set(err,
-                         OPTIMIZER "clip.norm: is of all shards' gradient, which sync type %s applies shard by "
-                                   "shard; take clip.value, or sync type Synchronous or KAverage",
-                         row->type);
     if (at_once && plan->training.optimizer.type == PLAN_LAMB)
         return error_set(err,
                          OPTIMIZER "type: LAMB needs norms over all shards, which sync type %s applies one by one; "

@@ -70,8 +70,8 @@ static bool compute_block(struct batch *batch, const struct schedule_step *step,
     return true;
 }
 
-const float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
-                           double *loss)
+float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
+                     double *loss)
 {
     const struct schedule_step of = schedule_step(&batch->schedule, step);
     const struct permutation order =

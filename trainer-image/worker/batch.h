@@ -29,9 +29,9 @@ struct batch_hooks {
     void *arg;
 };
 
-/* The sum of the gradients of step `step`'s samples (among the job's), borrowed until the next call; *loss gets the sum
- * of their losses. NULL where a hook says no. */
-const float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
-                           double *loss);
+/* The sum of the gradients of step `step`'s samples (among the job's), lent until the next call, to be changed too;
+ * *loss gets the sum of their losses. NULL where a hook says no. */
+float *batch_compute(struct batch *batch, uint64_t step, const float *params, const struct batch_hooks *hooks,
+                     double *loss);
 
 #endif

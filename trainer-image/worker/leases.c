@@ -2,6 +2,7 @@
 
 #include "common/plan/tasks.h"
 #include "numerics/numerics.h"
+#include "optimizer/optimizer.h"
 #include "worker/batch.h"
 #include "worker/state.h"
 
@@ -31,6 +32,7 @@ struct leases {
     uint32_t parts; /* what is pushed and answered: chunks, then the tables of each shard */
     enum plan_wire wire;
     struct batch *batch;
+    struct optimizer *optimizer; /* that clips by norm; NULL: none does */
 
     float *values;              /* [parameters] */
     uint64_t *versions, *began; /* [chunks]: of the values, and when the step began that is being computed */
@@ -45,17 +47,22 @@ struct leases {
 int leases_new(struct leases **out, struct worker *worker, struct error *err)
 {
     const struct worker_options *options = &worker->options;
+    const struct plan_optimizer *plan = &options->plan->training.optimizer;
+    const struct network *network = model_network(options->model);
     struct leases *leases = calloc(1, sizeof *leases);
     if (leases == NULL)
         return error_set(err, "make room for leased tasks: no memory");
     *out = leases; /* worker_free() frees what there is */
     leases->tasks = tasks_of(options->plan, dataset_samples(options->train));
     leases->wire = options->plan->wire;
-    if (layout_new(&leases->layout, model_network(options->model), options->plan->shards, err) < 0 ||
+    if (layout_new(&leases->layout, network, options->plan->shards, err) < 0 ||
         batch_new(&leases->batch, options->plan, options->model, options->train, err) < 0)
         return -1;
+    if (plan->clip_norm > 0 && optimizer_new(&leases->optimizer, plan, network->tensors, network->tensor_count,
+                                             network_chunk(network), err) < 0)
+        return -1;
     leases->chunks = layout_chunks(leases->layout);
-    leases->tables = model_network(options->model)->table_count;
+    leases->tables = network->table_count;
     leases->parts = leases->chunks + leases->tables * options->plan->shards;
     leases->values = aligned_alloc(64, (model_parameters(options->model) * sizeof(float) + 63) / 64 * 64);
     leases->versions = calloc(leases->chunks, sizeof *leases->versions);
@@ -76,6 +83,7 @@ void leases_free(struct leases *leases)
     free(leases->flight.parts);
     layout_free(leases->layout);
     batch_free(leases->batch);
+    optimizer_free(leases->optimizer);
     free(leases->values);
     free(leases->versions);
     free(leases->began);
@@ -278,19 +286,36 @@ static bool push_chunk(struct worker *worker, uint32_t index, const float *sum, 
     return true;
 }
 
+static void clip(struct worker *worker, uint64_t number, float *sum)
+{
+    struct leases *leases = worker->leases;
+    if (leases->optimizer == NULL)
+        return;
+    const struct schedule *schedule = &leases->tasks.schedule;
+    struct optimizer_step step = optimizer_step(&worker->options.plan->training.optimizer, schedule, number, 1,
+                                                schedule_step(schedule, number).count, 1);
+    const double rows = worker->rows == NULL ? 0 : rows_squares(worker->rows, &step);
+    optimizer_find_clip(leases->optimizer, &step, rows, sum);
+    if (step.clip == 1)
+        return; /* what its values are clipped to the shards see */
+    optimizer_clip(leases->optimizer, &step, sum);
+    if (worker->rows != NULL)
+        rows_clip(worker->rows, &step);
+}
+
 static void run_flight(struct worker *worker)
 {
     struct leases *leases = worker->leases;
     struct flight *flight = &leases->flight;
     struct run run = {worker, worker->generation};
     const struct batch_hooks hooks = {.go_on = run_go_on, .rows = worker->rows == NULL ? NULL : run_rows, .arg = &run};
+    const uint64_t number = tasks_step(&leases->tasks, flight->task, flight->sequence);
     double loss = 0;
     flight->attempt++;
     if (worker->rows != NULL)
         rows_begin(worker->rows);
     memcpy(leases->began, leases->versions, leases->chunks * sizeof *leases->began);
-    const float *sum = batch_compute(leases->batch, tasks_step(&leases->tasks, flight->task, flight->sequence),
-                                     leases->values, &hooks, &loss);
+    float *sum = batch_compute(leases->batch, number, leases->values, &hooks, &loss);
     /* What the last look at the sockets ended is computed again when there is somebody to push it to. */
     if (sum == NULL)
         return;
@@ -298,6 +323,7 @@ static void run_flight(struct worker *worker)
         worker_fail(worker, "add gradients of rows: no memory");
         return;
     }
+    clip(worker, number, sum);
     for (uint32_t i = 0; i < leases->parts; i++) {
         if (flight->parts[i] != PART_TODO || !worker->links[shard_of(leases, i)].ready)
             continue;

@@ -4,6 +4,8 @@
  * Parameters are held chunk by chunk, each in its own version. A step's gradient goes to all chunks; each answers with
  * its newest parameters and what came of the push, and the next step begins when all have: a second step on its way
  * would only make both staler. A chunk that says "stale" gets its part of the same step once more, from newer ones.
+ *
+ * To clip by norm takes all of a gradient, and only here is all of it: it is clipped before it is pushed, by value too.
  */
 #ifndef THOLE_WORKER_LEASES_H
 #define THOLE_WORKER_LEASES_H

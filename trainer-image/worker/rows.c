@@ -1,6 +1,7 @@
 #include "worker/rows.h"
 
 #include "model/embedding.h"
+#include "numerics/exact_sum.h"
 #include "numerics/sparse.h"
 #include "ps/layout.h"
 
@@ -467,6 +468,25 @@ const struct model_rows *rows_next_block(struct rows *rows, const float *x, uint
 int rows_end(struct rows *rows)
 {
     return add_last_block(rows);
+}
+
+double rows_squares(const struct rows *rows, const struct optimizer_step *step)
+{
+    struct exact_sum squares = {0};
+    for (uint32_t i = 0; i < rows->count; i++) {
+        const struct sparse *sum = &rows->parts[i].adding[0];
+        for (uint32_t k = 0; k < sum->count; k++)
+            exact_sum_add(&squares, optimizer_row_squares(step, sum->rows + (size_t)k * sum->dim, sum->dim));
+    }
+    return exact_sum_value(&squares);
+}
+
+void rows_clip(struct rows *rows, const struct optimizer_step *step)
+{
+    for (uint32_t i = 0; i < rows->count; i++) {
+        struct sparse *sum = &rows->parts[i].adding[0];
+        optimizer_clip_row(step, sum->rows, (size_t)sum->count * sum->dim);
+    }
 }
 
 int rows_push_part(struct rows *rows, const struct frame *frame, uint32_t table, uint32_t shard)

@@ -10,6 +10,7 @@
 
 #include "data/data.h"
 #include "model/model.h"
+#include "optimizer/optimizer.h"
 #include "wire/wire.h"
 
 struct rows;
@@ -79,6 +80,10 @@ int rows_push(struct rows *rows, const struct frame *frame, uint64_t samples, st
 const struct model_rows *rows_next_block(struct rows *rows, const float *x, uint32_t n);
 /* Adds the last one. -1 without memory. */
 int rows_end(struct rows *rows);
+/* ‖g‖² of all rows of all tables together. */
+double rows_squares(const struct rows *rows, const struct optimizer_step *step);
+/* Each row's gradient as optimizer_clip_row() makes it. */
+void rows_clip(struct rows *rows, const struct optimizer_step *step);
 /* Sends a shard its part of a table's sums as PUSH_BATCH_ROWS: `frame` has task and sequence. -1 without memory. */
 int rows_push_part(struct rows *rows, const struct frame *frame, uint32_t table, uint32_t shard);
 

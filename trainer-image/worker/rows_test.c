@@ -6,6 +6,7 @@
 #include "common/plan/schedule.h"
 #include "ps/layout.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -274,7 +275,7 @@ static bool define(const struct bed *bed, const struct permutation *order, uint6
 /* ---- what was pushed ---- */
 
 /* Every shard has been sent each table's part, whole and in order: the definition's rows, and none beside. */
-static void expect_pushed(const struct bed *bed, uint32_t node, const struct dense want[TABLES])
+static void expect_pushed(const struct bed *bed, enum frame_type type, uint32_t node, const struct dense want[TABLES])
 {
     const uint32_t value_bytes = layout_value_bytes(bed->plan.wire);
     uint32_t at = 0;
@@ -286,7 +287,7 @@ static void expect_pushed(const struct bed *bed, uint32_t node, const struct den
                 assert_true(at < bed->frame_count);
                 const struct kept *kept = &bed->frames[at++];
                 const struct frame *frame = &kept->frame;
-                assert_int_equal(frame->type, FRAME_PUSH_ROWS);
+                assert_int_equal(frame->type, type);
                 assert_int_equal(frame->node, node);
                 assert_int_equal(frame->offset, t);
                 assert_int_equal(kept->shard, shard);
@@ -365,7 +366,7 @@ static void run(uint32_t blocks, uint32_t shards, enum plan_wire wire)
             for (uint32_t i = 0; i < cover; i++) {
                 assert_true(define(bed, &order, step, nodes[i], samples, want));
                 compute_node(bed, &order, step, nodes[i], samples);
-                expect_pushed(bed, nodes[i], want);
+                expect_pushed(bed, FRAME_PUSH_ROWS, nodes[i], want);
                 drop_frames(bed);
             }
         }
@@ -383,6 +384,75 @@ static void gradients_are_those_of_dense_tables(void **state)
     run(8, 2, PLAN_FLOAT32);
     run(8, 2, PLAN_BFLOAT16);
     run(30, 4, PLAN_FLOAT32); /* some blocks are empty */
+}
+
+/* Of two blocks, which is what a tree of two leaves adds up, too. */
+static void compute_whole(struct bed *bed, const struct permutation *order)
+{
+    struct error err = {0};
+    cleanup_workspace struct workspace *workspace = NULL;
+    assert_int_equal(workspace_new(&workspace, bed->model, BATCH, &err), 0);
+    cleanup_free float *grad = malloc(model_parameters(bed->model) * sizeof(float));
+    rows_begin(bed->rows);
+    for (uint32_t b = 0; b < 2; b++) {
+        struct block block;
+        struct rows_range range = range_of(bed, order, 0, b, 1);
+        fetch(bed, order, &range, &block);
+        struct model_batch batch = {.n = block.n, .x = block.x, .targets = block.targets};
+        batch.rows = rows_next_block(bed->rows, block.x, block.n);
+        assert_non_null(batch.rows);
+        model_gradient(bed->model, bed->params, &batch, grad, workspace);
+    }
+    assert_int_equal(rows_end(bed->rows), 0);
+}
+
+static double clip_dense(const struct bed *bed, const struct optimizer_step *step, struct dense want[TABLES])
+{
+    double squares = 0;
+    for (uint32_t t = 0; t < TABLES; t++) {
+        const uint32_t dim = dim_of(bed, t);
+        for (uint32_t id = 0; id < ROWS; id++) {
+            float *row = want[t].rows + (size_t)id * dim;
+            squares += want[t].there[id] ? optimizer_row_squares(step, row, dim) : 0;
+            optimizer_clip_row(step, row, dim);
+        }
+    }
+    return squares;
+}
+
+static void run_whole(enum plan_wire wire, uint32_t shards)
+{
+    cleanup_free struct bed *bed = malloc(sizeof *bed);
+    make(bed, 2, shards, wire);
+    struct dense want[TABLES];
+    for (uint32_t t = 0; t < TABLES; t++)
+        want[t].rows = calloc((size_t)ROWS * dim_of(bed, t), sizeof(float));
+    struct permutation order = permutation_of_epoch(SAMPLES, bed->plan.training.seed, 0);
+    struct rows_range range = range_of(bed, &order, 0, 0, 2);
+    assert_true(define(bed, &order, 0, TREE_ROOT, BATCH, want));
+    want_and_get(bed, &range);
+    compute_whole(bed, &order);
+
+    const struct optimizer_step step = {.scale = 1.0F / BATCH, .clip_value = 1e-4F, .clip = 0.25F};
+    const double squares = rows_squares(bed->rows, &step), expected = clip_dense(bed, &step, want);
+    assert_true(squares > 0 && fabs(squares - expected) < 1e-12 * expected);
+    rows_clip(bed->rows, &step);
+    const struct frame frame = {.term = 3, .step = 4, .node = 5};
+    for (uint32_t t = 0; t < TABLES; t++)
+        for (uint32_t shard = 0; shard < shards; shard++)
+            assert_int_equal(rows_push_part(bed->rows, &frame, t, shard), 0);
+    expect_pushed(bed, FRAME_PUSH_BATCH_ROWS, 5, want);
+    for (uint32_t t = 0; t < TABLES; t++)
+        free(want[t].rows);
+    unmake(bed);
+}
+
+static void whole_gradients_are_clipped_and_pushed(void **state)
+{
+    (void)state;
+    run_whole(PLAN_FLOAT32, 1);
+    run_whole(PLAN_FLOAT32, 3);
+    run_whole(PLAN_BFLOAT16, 2);
 }
 
 static void what_was_lost_is_asked_for_again(void **state)
@@ -494,8 +564,11 @@ static void what_is_no_id_is_a_sentence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_are_those_of_dense_tables), cmocka_unit_test(what_was_lost_is_asked_for_again),
-        cmocka_unit_test(shards_without_rows_are_waited_for),  cmocka_unit_test(answers_are_checked),
+        cmocka_unit_test(gradients_are_those_of_dense_tables),
+        cmocka_unit_test(whole_gradients_are_clipped_and_pushed),
+        cmocka_unit_test(what_was_lost_is_asked_for_again),
+        cmocka_unit_test(shards_without_rows_are_waited_for),
+        cmocka_unit_test(answers_are_checked),
         cmocka_unit_test(what_is_no_id_is_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
