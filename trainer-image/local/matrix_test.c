@@ -31,16 +31,24 @@ enum { OPTIMIZERS = sizeof optimizers / sizeof optimizers[0] };
 
 static const char *const wires[] = {"Float32", "BFloat16"};
 
-static void put_job(const struct bed *bed, const char *optimizer, const char *wire)
+static void put_job(const struct bed *bed, uint32_t batch, const char *optimizer, const char *sync)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: test}\nspec:\n"
              "  datasetRef: {name: quarters}\n  model: {zoo: mlp}\n"
-             "  training: {epochs: 2, batchSize: 75, seed: 5, optimizer: {%s}}\n" /* the last step has one sample */
-             "  sync: {synchronous: {blocks: 8, wire: %s}}\n",
-             optimizer, wire);
+             "  training: {epochs: 2, batchSize: %u, seed: 5, optimizer: {%s}}\n"
+             "  sync: %s\n",
+             batch, optimizer, sync);
     bed_put(bed, "job.yaml", text, strlen(text));
+}
+
+/* The last step has one sample. */
+static void put_synchronous_job(const struct bed *bed, const char *optimizer, const char *wire)
+{
+    char sync[64];
+    snprintf(sync, sizeof sync, "{synchronous: {blocks: 8, wire: %s}}", wire);
+    put_job(bed, 75, optimizer, sync);
 }
 
 static void expect_same(const struct bed *bed, const char *optimizer, const char *wire, uint32_t workers,
@@ -66,7 +74,7 @@ static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
     for (size_t i = 0; i < OPTIMIZERS; i++)
         for (size_t wire = full ? 0 : i % 2; wire < (full ? 2 : i % 2 + 1); wire++) {
             char alone[SHA256_HEX_SIZE];
-            put_job(&bed, optimizers[i], wires[wire]);
+            put_synchronous_job(&bed, optimizers[i], wires[wire]);
             bed_train(&bed, 1, 1, alone);
             for (uint32_t k = 0; full && k < WORKERS_MOST * SHARDS_MOST; k++)
                 expect_same(&bed, optimizers[i], wires[wire], 1 + k % WORKERS_MOST, 1 + k / WORKERS_MOST, alone);
@@ -86,11 +94,32 @@ static void test_optimizers_and_wires_differ(void **state)
     char digests[4][SHA256_HEX_SIZE];
     for (int i = 0; i < 4; i++) {
         const char *optimizer = optimizers[i % 2 == 0 ? 0 : 7];
-        put_job(&bed, optimizer, wires[i / 2]);
+        put_synchronous_job(&bed, optimizer, wires[i / 2]);
         bed_train(&bed, 2, 1, digests[i]);
         for (int k = 0; k < i; k++)
             assert_string_not_equal(digests[i], digests[k]);
     }
+    bed_free(&bed);
+}
+
+/* One worker computes the same in every type, and clips the same: its own gradient is everybody's. */
+static void test_one_worker_is_one_in_every_type(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"{synchronous: {blocks: 1}}", "{type: Asynchronous}", "{type: Hogwild}",
+                                        "{type: KAverage, kAverage: {localSteps: 2}}"};
+    char digests[4][SHA256_HEX_SIZE], unclipped[SHA256_HEX_SIZE];
+    struct bed bed;
+    bed_make(&bed);
+    bed_put_samples(&bed, "x", "y", 256); /* in steps of powers of two, whose mean is not rounded */
+    for (uint32_t i = 0; i < 4; i++) {
+        put_job(&bed, 64, "type: SGD, learningRate: 0.05, clip: {value: 0.01, norm: 0.05}", types[i]);
+        bed_train(&bed, 1, 1 + i, digests[i]);
+        assert_string_equal(digests[i], digests[0]);
+    }
+    put_job(&bed, 64, "type: SGD, learningRate: 0.05, clip: {value: 0.01}", types[0]);
+    bed_train(&bed, 1, 1, unclipped);
+    assert_string_not_equal(unclipped, digests[0]);
     bed_free(&bed);
 }
 
@@ -99,6 +128,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_model_does_not_depend_on_workers_or_shards),
         cmocka_unit_test(test_optimizers_and_wires_differ),
+        cmocka_unit_test(test_one_worker_is_one_in_every_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,14 +18,14 @@
 enum { SAMPLES = 330, STREETS = 400, CITIES = 3 };
 
 /* Of a sale: what is a number, what is a word, and whether it was dear. */
-static void put_sales(const struct bed *bed)
+static void put_sales(const struct bed *bed, uint32_t samples)
 {
     static const char *const cities[CITIES + 1] = {"Cork", "Dublin", "Galway", "Sligo"};
     cleanup_free char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
     fputs("dear,area,city,street\n", file);
-    for (uint32_t i = 0; i < SAMPLES; i++) {
+    for (uint32_t i = 0; i < samples; i++) {
         uint32_t area = i * 2654435761U >> 25, city = (i * 40503U >> 8) % (CITIES + 1), street = i * 2246822519U >> 11;
         fprintf(file, "%d,%u.5,%s,street %u\n", area + 20 * city > 80, area, cities[city], street % STREETS);
     }
@@ -50,15 +50,23 @@ static void put_dataset(const struct bed *bed, const char *label)
 }
 
 /* `more`: of the spec, lines of two spaces and a member. */
-static void put_job(const struct bed *bed, const char *model, const char *rate, const char *more)
+static void put_job_of(const struct bed *bed, const char *model, uint32_t batch, const char *optimizer,
+                       const char *more)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: test}\nspec:\n"
              "  datasetRef: {name: sales}\n  model: %s\n"
-             "  training: {epochs: 3, batchSize: 41, seed: 5, optimizer: {type: Adam, learningRate: %s}}\n%s",
-             model, rate, more);
+             "  training: {epochs: 3, batchSize: %u, seed: 5, optimizer: {%s}}\n%s",
+             model, batch, optimizer, more);
     bed_put(bed, "job.yaml", text, strlen(text));
+}
+
+static void put_job(const struct bed *bed, const char *model, const char *rate, const char *more)
+{
+    char optimizer[64];
+    snprintf(optimizer, sizeof optimizer, "type: Adam, learningRate: %s", rate);
+    put_job_of(bed, model, 41, optimizer, more);
 }
 
 /* Shapes of a tensor, as the model's file says. */
@@ -100,7 +108,7 @@ static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
     char alone[2][SHA256_HEX_SIZE];
     struct bed bed;
     bed_make(&bed);
-    put_sales(&bed);
+    put_sales(&bed, SAMPLES);
     put_dataset(&bed, "dear\n  classes: 2");
     for (size_t wire = 0; wire < 2; wire++) {
         char sync[128];
@@ -120,13 +128,53 @@ static void test_the_model_does_not_depend_on_workers_or_shards(void **state)
     bed_free(&bed);
 }
 
+static void expect_same(const struct bed *bed, uint32_t workers, uint32_t shards, const char *alone)
+{
+    char many[SHA256_HEX_SIZE];
+    bed_train(bed, workers, shards, many);
+    if (strcmp(many, alone) != 0)
+        fail_msg("another model with %u workers and %u shards", workers, shards);
+}
+
+/* Norms over rows, which lie where the number of shards puts them, and of rows. */
+static void test_norms_do_not_depend_on_workers_or_shards(void **state)
+{
+    (void)state;
+    static const char *const optimizers[] = {
+        "type: LAMB, learningRate: 0.02",
+        "type: LAMB, learningRate: 0.02, clip: {norm: 0.05}",
+        "type: SGD, learningRate: 0.5, momentum: 0.9",
+        "type: SGD, learningRate: 0.5, momentum: 0.9, clip: {norm: 0.05, value: 0.02}",
+    };
+    enum { RUNS = 2 * sizeof optimizers / sizeof optimizers[0] };
+    char digests[RUNS][SHA256_HEX_SIZE], sync[128];
+    struct bed bed;
+    bed_make(&bed);
+    put_sales(&bed, SAMPLES);
+    put_dataset(&bed, "dear\n  classes: 2");
+    for (size_t i = 0; i < RUNS; i++) {
+        snprintf(sync, sizeof sync, "  sync: {synchronous: {blocks: 6, wire: %s}}\n",
+                 i % 2 == 0 ? "Float32" : "BFloat16");
+        put_job_of(&bed, "{zoo: widedeep}", 41, optimizers[i / 2], sync);
+        bed_train(&bed, 1, 1, digests[i]);
+        for (size_t k = 0; k < i; k++)
+            assert_string_not_equal(digests[i], digests[k]);
+        if (i / 2 == 2)
+            continue; /* here only to be another */
+        expect_same(&bed, 2, 2, digests[i]);
+        expect_same(&bed, 1, 3, digests[i]);
+        expect_same(&bed, 3, 4, digests[i]);
+    }
+    bed_free(&bed);
+}
+
 static void test_other_types_apply_rows_as_they_come(void **state)
 {
     (void)state;
     struct bed bed;
     char digest[SHA256_HEX_SIZE];
     bed_make(&bed);
-    put_sales(&bed);
+    put_sales(&bed, SAMPLES);
     put_dataset(&bed, "dear\n  classes: 2");
     put_job(&bed, "{zoo: widedeep}", "0.02", "  sync: {type: Asynchronous}\n");
     bed_train(&bed, 3, 2, digest);
@@ -137,6 +185,26 @@ static void test_other_types_apply_rows_as_they_come(void **state)
     bed_free(&bed);
 }
 
+/* One worker's gradients are those of the steps of one block, and never stale. It clips them before it pushes them,
+ * which is the same number where the samples are a power of two. */
+static void test_one_worker_clips_as_all_do(void **state)
+{
+    (void)state;
+    static const char optimizer[] = "type: SGD, learningRate: 0.5, momentum: 0.9, clip: {norm: 0.05, value: 0.02}";
+    char synchronous[SHA256_HEX_SIZE];
+    struct bed bed;
+    bed_make(&bed);
+    put_sales(&bed, 320);
+    put_dataset(&bed, "dear\n  classes: 2");
+    put_job_of(&bed, "{zoo: widedeep}", 32, optimizer, "  sync: {synchronous: {blocks: 1}}\n");
+    bed_train(&bed, 1, 2, synchronous);
+    put_job_of(&bed, "{zoo: widedeep}", 32, optimizer, "  sync: {type: Asynchronous}\n");
+    expect_same(&bed, 1, 3, synchronous);
+    put_job_of(&bed, "{zoo: widedeep}", 32, optimizer, "  sync: {type: Hogwild}\n");
+    expect_same(&bed, 1, 1, synchronous);
+    bed_free(&bed);
+}
+
 /* Of values there is no accuracy, anywhere. */
 static void test_values_are_learned_the_same_too(void **state)
 {
@@ -144,7 +212,7 @@ static void test_values_are_learned_the_same_too(void **state)
     struct bed bed;
     char alone[SHA256_HEX_SIZE], many[SHA256_HEX_SIZE], path[256];
     bed_make(&bed);
-    put_sales(&bed);
+    put_sales(&bed, SAMPLES);
     put_dataset(&bed, "area");
     put_job(&bed, "{zoo: linear}", "0.02", "");
     bed_train(&bed, 1, 1, alone);
@@ -165,7 +233,7 @@ static void test_a_start_brings_its_rows(void **state)
     struct bed bed;
     char first[SHA256_HEX_SIZE], other[SHA256_HEX_SIZE], model[256];
     bed_make(&bed);
-    put_sales(&bed);
+    put_sales(&bed, SAMPLES);
     put_dataset(&bed, "dear\n  classes: 2");
     put_job(&bed, "{zoo: widedeep}", "0.02", "");
     bed_train(&bed, 1, 1, first);
@@ -185,7 +253,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_model_does_not_depend_on_workers_or_shards),
+        cmocka_unit_test(test_norms_do_not_depend_on_workers_or_shards),
         cmocka_unit_test(test_other_types_apply_rows_as_they_come),
+        cmocka_unit_test(test_one_worker_clips_as_all_do),
         cmocka_unit_test(test_values_are_learned_the_same_too),
         cmocka_unit_test(test_a_start_brings_its_rows),
     };
