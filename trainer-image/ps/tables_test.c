@@ -182,14 +182,24 @@ static void expect_applied(const struct world *world, struct tables *tables, uin
     assert_int_equal(table_version(tables_at(tables, table)), step + 1);
 }
 
-/* The root, which replaces all that came before where the step is not complete. */
+/* The root, which replaces all that came before where the step is not complete. What is given back is used again. */
 static void push_once_more(const struct world *world, uint64_t step, uint32_t table, uint32_t shard)
 {
+    enum { TAKEN = 3 };
+    struct tables *tables = world->shards[shard];
+    struct sparse *taken[TAKEN];
     struct dense value;
     struct error err = {0};
     assert_true(node_value(world, step, table, TREE_ROOT, &value));
-    assert_int_equal(tables_push(world->shards[shard], table, TREE_ROOT, part_of(world, table, shard, &value), &err),
+    assert_int_equal(tables_push(tables, table, TREE_ROOT, part_of(world, table, shard, &value), &err),
                      TABLES_DUPLICATE);
+    for (int i = 0; i < TAKEN; i++) {
+        taken[i] = tables_take(tables, table, ROWS);
+        memset(taken[i]->rows, 0xff, sizeof value.rows);
+        memset(taken[i]->ids, 0, ROWS * sizeof taken[i]->ids[0]);
+    }
+    for (int i = 0; i < TAKEN; i++)
+        tables_give(tables, taken[i]);
 }
 
 /* One node for some of the shards and tables: the sender dies between two. True where a part was applied. */
