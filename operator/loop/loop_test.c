@@ -3,6 +3,7 @@
 #include "loop/trim.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -163,7 +164,7 @@ static void a_signal_arrives_as_a_callback(void **state)
     assert_int_equal(signals.last, SIGTERM);
 }
 
-static void mailbox_keeps_order_and_refuses_when_full_or_closed(void **state)
+static void mailbox_keeps_order_and_refuses_when_full(void **state)
 {
     (void)state;
     cleanup_mailbox struct mailbox *mailbox = mailbox_new(2, free, NULL);
@@ -175,23 +176,11 @@ static void mailbox_keeps_order_and_refuses_when_full_or_closed(void **state)
     assert_int_equal(mailbox_push(mailbox, third), -1);
     assert_ptr_equal(mailbox_pop(mailbox), first);
     assert_int_equal(mailbox_push(mailbox, third), 0);
-    mailbox_close(mailbox);
-    assert_true(mailbox_closed(mailbox));
     assert_int_equal(mailbox_push(mailbox, first), -1);
-    assert_ptr_equal(mailbox_wait(mailbox, -1), second);
+    assert_ptr_equal(mailbox_pop(mailbox), second);
     free(first);
     free(second);
     /* The third is freed with the mailbox: LeakSanitizer is the judge. */
-}
-
-static void waiting_ends_at_its_time_and_at_closing(void **state)
-{
-    (void)state;
-    cleanup_mailbox struct mailbox *mailbox = mailbox_new(1, NULL, NULL);
-    assert_null(mailbox_wait(mailbox, 0));
-    assert_null(mailbox_wait(mailbox, 1 * MILLISECONDS));
-    mailbox_close(mailbox);
-    assert_null(mailbox_wait(mailbox, -1));
 }
 
 enum { SENT_BY_EACH = 5000, SENDERS = 2 };
@@ -199,6 +188,7 @@ enum { SENT_BY_EACH = 5000, SENDERS = 2 };
 struct traffic {
     struct loop *loop;
     struct mailbox *in, *back;
+    sem_t looks;                         /* of the other thread, into `back` */
     int messages[SENDERS][SENT_BY_EACH]; /* what is sent: its own number */
     int next[SENDERS];                   /* expected from each sender */
     int received, returned;
@@ -241,9 +231,17 @@ static void on_message(void *arg, void *message)
 static void *receive_all(void *arg)
 {
     struct traffic *traffic = arg;
-    while (mailbox_wait(traffic->back, -1) != NULL)
-        traffic->returned++;
+    while (traffic->returned < SENT_BY_EACH * SENDERS) {
+        sem_wait(&traffic->looks);
+        while (mailbox_pop(traffic->back) != NULL)
+            traffic->returned++;
+    }
     return NULL;
+}
+
+static void look(void *arg)
+{
+    sem_post(&((struct traffic *)arg)->looks);
 }
 
 static void messages_cross_threads_both_ways(void **state)
@@ -256,6 +254,8 @@ static void messages_cross_threads_both_ways(void **state)
     traffic->in_order = true;
     traffic->in = mailbox_new(16, NULL, NULL);
     traffic->back = mailbox_new(16, NULL, NULL);
+    sem_init(&traffic->looks, 0, 0);
+    mailbox_on_push(traffic->back, look, traffic);
     assert_int_equal(mailbox_attach(traffic->in, loop, on_message, traffic, NULL), 0);
 
     pthread_t senders[SENDERS];
@@ -269,12 +269,12 @@ static void messages_cross_threads_both_ways(void **state)
     assert_int_equal(loop_run(loop, NULL), 0);
     for (int i = 0; i < SENDERS; i++)
         pthread_join(senders[i], NULL);
-    mailbox_close(traffic->back);
     pthread_join(receiver, NULL);
     assert_true(traffic->in_order);
     assert_int_equal(traffic->returned, SENT_BY_EACH * SENDERS);
     mailbox_free(traffic->in);
     mailbox_free(traffic->back);
+    sem_destroy(&traffic->looks);
 }
 
 static const char *first_word(void)
@@ -308,8 +308,7 @@ int main(void)
         cmocka_unit_test(timers_come_in_order_and_can_be_cancelled),
         cmocka_unit_test(a_removed_descriptor_is_not_served_in_the_same_turn),
         cmocka_unit_test(a_signal_arrives_as_a_callback),
-        cmocka_unit_test(mailbox_keeps_order_and_refuses_when_full_or_closed),
-        cmocka_unit_test(waiting_ends_at_its_time_and_at_closing),
+        cmocka_unit_test(mailbox_keeps_order_and_refuses_when_full),
         cmocka_unit_test(messages_cross_threads_both_ways),
         cmocka_unit_test(code_that_was_let_go_comes_back),
     };

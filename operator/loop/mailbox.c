@@ -1,6 +1,5 @@
 #include "loop/mailbox.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -8,10 +7,8 @@
 
 struct mailbox {
     pthread_mutex_t lock;
-    pthread_cond_t arrived;
     void **ring;
     size_t capacity, first, count;
-    bool closed;
     mailbox_free_message *free_message;
     mailbox_notify *notify;
     void *notify_arg;
@@ -35,11 +32,6 @@ struct mailbox *mailbox_new(size_t capacity, mailbox_free_message *free_message,
         return NULL;
     }
     pthread_mutex_init(&mailbox->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&mailbox->arrived, &attributes);
-    pthread_condattr_destroy(&attributes);
     mailbox->ring = ring;
     mailbox->capacity = capacity;
     mailbox->free_message = free_message;
@@ -58,7 +50,6 @@ void mailbox_free(struct mailbox *mailbox)
     for (void *message; (message = mailbox_pop(mailbox)) != NULL;)
         if (mailbox->free_message != NULL)
             mailbox->free_message(message);
-    pthread_cond_destroy(&mailbox->arrived);
     pthread_mutex_destroy(&mailbox->lock);
     free(mailbox->ring);
     free(mailbox);
@@ -67,7 +58,6 @@ void mailbox_free(struct mailbox *mailbox)
 /* Under the lock. */
 static void wake_receiver(struct mailbox *mailbox)
 {
-    pthread_cond_signal(&mailbox->arrived);
     if (mailbox->wake >= 0)
         (void)!write(mailbox->wake, &(uint64_t){1}, sizeof(uint64_t));
 }
@@ -75,7 +65,7 @@ static void wake_receiver(struct mailbox *mailbox)
 int mailbox_push(struct mailbox *mailbox, void *message)
 {
     pthread_mutex_lock(&mailbox->lock);
-    bool accepted = !mailbox->closed && mailbox->count < mailbox->capacity;
+    bool accepted = mailbox->count < mailbox->capacity;
     if (accepted) {
         mailbox->ring[(mailbox->first + mailbox->count++) % mailbox->capacity] = message;
         wake_receiver(mailbox);
@@ -86,67 +76,17 @@ int mailbox_push(struct mailbox *mailbox, void *message)
     return accepted ? 0 : -1;
 }
 
-/* Under the lock. */
-static void *take_first(struct mailbox *mailbox)
-{
-    if (mailbox->count == 0)
-        return NULL;
-    void *message = mailbox->ring[mailbox->first];
-    mailbox->first = (mailbox->first + 1) % mailbox->capacity;
-    mailbox->count--;
-    return message;
-}
-
 void *mailbox_pop(struct mailbox *mailbox)
 {
+    void *message = NULL;
     pthread_mutex_lock(&mailbox->lock);
-    void *message = take_first(mailbox);
-    pthread_mutex_unlock(&mailbox->lock);
-    return message;
-}
-
-static struct timespec deadline_in(int64_t timeout)
-{
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    int64_t nanoseconds = deadline.tv_nsec + timeout % SECONDS;
-    deadline.tv_sec += timeout / SECONDS + nanoseconds / SECONDS;
-    deadline.tv_nsec = nanoseconds % SECONDS;
-    return deadline;
-}
-
-void *mailbox_wait(struct mailbox *mailbox, int64_t timeout)
-{
-    struct timespec deadline = deadline_in(timeout < 0 ? 0 : timeout);
-    pthread_mutex_lock(&mailbox->lock);
-    int result = 0;
-    while (mailbox->count == 0 && !mailbox->closed && result != ETIMEDOUT) {
-        if (timeout < 0)
-            pthread_cond_wait(&mailbox->arrived, &mailbox->lock);
-        else
-            result = pthread_cond_timedwait(&mailbox->arrived, &mailbox->lock, &deadline);
+    if (mailbox->count > 0) {
+        message = mailbox->ring[mailbox->first];
+        mailbox->first = (mailbox->first + 1) % mailbox->capacity;
+        mailbox->count--;
     }
-    void *message = take_first(mailbox);
     pthread_mutex_unlock(&mailbox->lock);
     return message;
-}
-
-void mailbox_close(struct mailbox *mailbox)
-{
-    pthread_mutex_lock(&mailbox->lock);
-    mailbox->closed = true;
-    wake_receiver(mailbox);
-    pthread_mutex_unlock(&mailbox->lock);
-    if (mailbox->notify != NULL)
-        mailbox->notify(mailbox->notify_arg);
-}
-
-bool mailbox_closed(struct mailbox *mailbox)
-{
-    pthread_mutex_lock(&mailbox->lock);
-    bool closed = mailbox->closed;
-    pthread_mutex_unlock(&mailbox->lock);
-    return closed;
 }
 
 /* Takes what was there when the turn began, so that a busy sender cannot keep the loop from everything else. */

@@ -1,8 +1,8 @@
 /* mailbox — a bounded queue of messages from one thread to another.
  *
- * A message is a pointer whose ownership goes with it. Any thread may push; one thread receives, in one of three
- * ways: by a callback on a loop (mailbox_attach), by waiting (mailbox_wait), or by being told from outside to look
- * (mailbox_on_push: e.g. lws_cancel_service, then mailbox_pop until NULL).
+ * A message is a pointer whose ownership goes with it. Any thread may push; one thread receives, in one of two
+ * ways: by a callback on a loop (mailbox_attach), or by being told from outside to look (mailbox_on_push: e.g.
+ * lws_cancel_service, then mailbox_pop until NULL).
  */
 #ifndef THOLE_OPERATOR_MAILBOX_H
 #define THOLE_OPERATOR_MAILBOX_H
@@ -23,27 +23,18 @@ void mailbox_free(struct mailbox *mailbox);
 CLEANUP_DEFINE(cleanup_mailbox_pointer, struct mailbox, mailbox_free)
 #define cleanup_mailbox CLEANUP(cleanup_mailbox_pointer)
 
-/* From any thread. 0, or -1 where it is full or closed: `message` then still belongs to the caller, who decides
+/* From any thread. 0, or -1 where it is full: `message` then still belongs to the caller, who decides
  * (drop, keep, answer "busy"). Never blocks. */
 int mailbox_push(struct mailbox *mailbox, void *message);
 
 /* The oldest message, or NULL. */
 void *mailbox_pop(struct mailbox *mailbox);
 
-/* The oldest message; waits up to `timeout` nanoseconds (< 0: for ever) for one. NULL: none came, or the mailbox is
- * closed and empty. */
-void *mailbox_wait(struct mailbox *mailbox, int64_t timeout);
-
-/* No push succeeds any longer, and waiting ends once it is empty. From any thread. */
-void mailbox_close(struct mailbox *mailbox);
-bool mailbox_closed(struct mailbox *mailbox);
-
 /* Receives on `loop`: `receive` gets every message, in order. Detaching happens with mailbox_free. */
 typedef void mailbox_receive(void *arg, void *message);
 int mailbox_attach(struct mailbox *mailbox, struct loop *loop, mailbox_receive *receive, void *arg, struct error *err);
 
-/* `notify` is called on the pushing thread after each push and after close, outside the lock. Set before the mailbox
- * is shared. */
+/* `notify` is called on the pushing thread after each push, outside the lock. Set before the mailbox is shared. */
 typedef void mailbox_notify(void *arg);
 void mailbox_on_push(struct mailbox *mailbox, mailbox_notify *notify, void *arg);
 

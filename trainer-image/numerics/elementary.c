@@ -114,13 +114,3 @@ double numerics_log(double x)
     double half_square = 0.5 * f * f;
     return k * ln2_high - ((half_square - (s * (half_square + r) + k * ln2_low)) - f);
 }
-
-float numerics_expf(float x)
-{
-    return (float)numerics_exp((double)x);
-}
-
-float numerics_logf(float x)
-{
-    return (float)numerics_log((double)x);
-}

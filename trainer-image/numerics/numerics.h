@@ -108,9 +108,6 @@ void tree_node_blocks(struct tree tree, uint32_t node, uint32_t *first, uint32_t
 /* No block below the node has samples. O(1). */
 bool tree_node_empty(struct tree tree, uint64_t samples, uint32_t node);
 
-/* `ancestor` is the node itself or above it. */
-bool tree_is_within(uint32_t node, uint32_t ancestor);
-
 /* The fewest nodes whose non-empty blocks are exactly those of [first, first + count), from left to right: the largest
  * nodes without a non-empty block outside the range. Writes to `nodes` and returns how many; 0 where all are empty. */
 uint32_t tree_cover(struct tree tree, uint64_t samples, uint32_t first, uint32_t count,
@@ -119,15 +116,14 @@ uint32_t tree_cover(struct tree tree, uint64_t samples, uint32_t first, uint32_t
 /* Computes one block: its gradient into out[n] (overwritten), its sum of losses. -1 stops the walk. */
 typedef int tree_leaf_function(void *arg, uint32_t block, struct block_range range, float *out, double *loss);
 
+/* Makes left + right of left, both [n]. */
+typedef void tree_add_function(void *arg, float *left, const float *right, size_t n);
+
 /* The value of a non-empty `node`: gradients (n floats) into `out` (overwritten) and losses into *loss, by calling
- * `leaf` for each non-empty block below it from left to right and adding as the tree says.
+ * `leaf` for each non-empty block below it from left to right and adding by `add` as the tree says; both get `arg`.
  * `scratch` holds tree_scratch_rows(tree, node)·n floats. Returns 0, or -1 where `leaf` did. */
 int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
-                float *scratch, float *out, double *loss);
-/* The same where sums are more than sums: `add`, which gets `arg` too, makes left + right of left. */
-typedef void tree_add_function(void *arg, float *left, const float *right, size_t n);
-int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
-                   tree_add_function *add, float *scratch, float *out, double *loss);
+                tree_add_function *add, float *scratch, float *out, double *loss);
 uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
 
 /* Before a function: one version for each vector unit, chosen when the program is loaded. For loops whose result does
@@ -152,8 +148,6 @@ uint32_t tree_scratch_rows(struct tree tree, uint32_t node);
 
 void vector_add(float *y, const float *x, size_t n);                   /* y += x */
 void vector_sum(float *out, const float *a, const float *b, size_t n); /* out = a + b; out may be a or b */
-void vector_axpy(float *y, float alpha, const float *x, size_t n);     /* y += alpha·x, rounded twice */
-void vector_scale(float *y, float alpha, const float *x, size_t n);    /* y = alpha·x; y may be x */
 void vector_relu(float *y, const float *x, size_t n); /* y = x < 0 ? 0 : x, so that NaN stays seen; y may be x */
 void vector_relu_backward(float *dx, const float *y, const float *dy, size_t n); /* dx = y > 0 ? dy : 0; dx may be dy */
 
@@ -195,8 +189,6 @@ void vector_sgd(const struct sgd *sgd, float *next, const float *theta, float *v
 
 double numerics_exp(double x); /* < 0.85 ulp */
 double numerics_log(double x); /* < 0.8 ulp */
-float numerics_expf(float x);  /* < 0.51 ulp: the above, rounded */
-float numerics_logf(float x);  /* < 0.51 ulp */
 
 /* ---- OpenBLAS. Its bits depend on its version, on its kernel family (picked by CPU) and on its number of threads.
  * It reads OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS when it is loaded, before main. Processes that know what they

@@ -189,40 +189,38 @@ static void vectors_do_not_depend_on_width_or_place(void **state)
             float b_space[ELEMENTS + SLACK];
             float *a = a_space + offset;
             float *b = b_space + (SLACK - offset);
-            float whole[2][10][ELEMENTS];
+            float whole[2][8][ELEMENTS];
             uint16_t packed[2][3][ELEMENTS];
             fill(a, ELEMENTS, 1);
             fill(b, ELEMENTS, 2);
             for (int way = 0; way < 2; way++) {
                 float(*out)[ELEMENTS] = whole[way];
-                for (int i = 0; i < 10; i++)
+                for (int i = 0; i < 8; i++)
                     memcpy(out[i], a, n * sizeof *a);
                 size_t piece = way == 0 ? n : 1;
                 for (size_t i = 0; i < n; i += piece) {
                     vector_add(out[0] + i, b + i, piece);
                     vector_sum(out[1] + i, a + i, b + i, piece);
-                    vector_axpy(out[2] + i, 0.3F, b + i, piece);
-                    vector_scale(out[3] + i, 0.3F, b + i, piece);
-                    vector_relu(out[4] + i, a + i, piece);
-                    vector_relu_backward(out[5] + i, a + i, b + i, piece);
-                    vector_sgd(&sgd, out[6] + i, a + i, out[7] + i, b + i, piece);
-                    vector_bfloat16_add(out[8] + i, b + i, piece);
-                    vector_bfloat16_sum(out[9] + i, a + i, b + i, piece);
+                    vector_relu(out[2] + i, a + i, piece);
+                    vector_relu_backward(out[3] + i, a + i, b + i, piece);
+                    vector_sgd(&sgd, out[4] + i, a + i, out[5] + i, b + i, piece);
+                    vector_bfloat16_add(out[6] + i, b + i, piece);
+                    vector_bfloat16_sum(out[7] + i, a + i, b + i, piece);
                     vector_bfloat16_pack(packed[way][0] + i, a + i, piece);
                     vector_bfloat16_sum_pack(packed[way][1] + i, a + i, b + i, piece);
                     vector_bfloat16_pack(packed[way][2] + i, b + i, piece);
                     vector_bfloat16_sum_packed(packed[way][2] + i, packed[way][0] + i, packed[way][2] + i, piece);
                 }
             }
-            for (int i = 0; i < 10; i++)
+            for (int i = 0; i < 8; i++)
                 assert_memory_equal(whole[0][i], whole[1][i], n * sizeof *a);
             for (int i = 0; i < 3; i++)
                 assert_memory_equal(packed[0][i], packed[1][i], n * sizeof packed[0][0][0]);
             /* All ways to a sum are one. */
             float sum[ELEMENTS];
             vector_bfloat16_unpack(sum, packed[0][1], n);
-            assert_memory_equal(sum, whole[0][8], n * sizeof *sum);
-            assert_memory_equal(sum, whole[0][9], n * sizeof *sum);
+            assert_memory_equal(sum, whole[0][6], n * sizeof *sum);
+            assert_memory_equal(sum, whole[0][7], n * sizeof *sum);
             assert_memory_equal(packed[0][2], packed[0][1], n * sizeof packed[0][0][0]);
         }
 }
@@ -237,9 +235,6 @@ static void vectors_compute_what_they_say(void **state)
     assert_true(out[0] == 1 && out[1] == 0 && out[2] == 0.5F && isnan(out[3]));
     vector_relu_backward(out, x, y, 4);
     assert_true(out[0] == 10 && out[1] == 0 && out[2] == -30);
-    memcpy(out, y, sizeof out);
-    vector_axpy(out, 2, x, 3);
-    assert_true(out[0] == 12 && out[1] == 16 && out[2] == -29);
 }
 
 static void bfloat16_rounds_to_the_nearest(void **state)
@@ -394,24 +389,6 @@ static void bits_stay_what_they_are(void **state)
     }
 }
 
-static void float_versions_are_within_their_error(void **state)
-{
-    (void)state;
-    struct random_stream stream = random_stream(4, RANDOM_CANARY, 0, 0, 0);
-    for (uint64_t i = 0; i < 20000; i++) {
-        float x = (float)uniform_double(stream, i, -80, 80);
-        double exact = exp((double)x);
-        float ulp = nextafterf((float)exact, INFINITY) - (float)exact;
-        assert_true(fabs((double)numerics_expf(x) - exact) < 0.51 * (double)ulp);
-        float y = (float)exact;
-        double exact_log = log((double)y);
-        float got = numerics_logf(y);
-        float log_ulp = nextafterf(fabsf(got), INFINITY) - fabsf(got);
-        assert_true(fabs((double)got - exact_log) < 0.51 * (double)log_ulp);
-    }
-    assert_true(isinf(numerics_expf(89)) && numerics_expf(-104) == 0 && numerics_expf(-100) > 0);
-}
-
 static void exp_and_log_of_the_special(void **state)
 {
     (void)state;
@@ -528,7 +505,6 @@ int main(int argc, char *argv[])
         cmocka_unit_test(sgd_is_pytorchs),
         cmocka_unit_test(exp_and_log_are_within_their_error),
         cmocka_unit_test(bits_stay_what_they_are),
-        cmocka_unit_test(float_versions_are_within_their_error),
         cmocka_unit_test(exp_and_log_of_the_special),
         cmocka_unit_test(families_are_checked_against_the_cpu),
         cmocka_unit_test(a_process_starts_again_with_the_jobs_family),

@@ -46,12 +46,6 @@ bool tree_node_empty(struct tree tree, uint64_t samples, uint32_t node)
     return range_empty(tree, samples, first, end);
 }
 
-bool tree_is_within(uint32_t node, uint32_t ancestor)
-{
-    int down = __builtin_clz(ancestor) - __builtin_clz(node);
-    return down >= 0 && node >> down == ancestor;
-}
-
 /* Is every block of the node that has samples in [first, end)? */
 static bool covered(struct tree tree, uint64_t samples, uint32_t node, uint32_t first, uint32_t end)
 {
@@ -96,8 +90,8 @@ uint32_t tree_scratch_rows(struct tree tree, uint32_t node)
     return height(tree, node);
 }
 
-int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
-                   tree_add_function *add, float *scratch, float *out, double *loss)
+int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
+                tree_add_function *add, float *scratch, float *out, double *loss)
 {
     if (tree_is_leaf(tree, node)) {
         uint32_t block = node - tree.leaves;
@@ -106,27 +100,15 @@ int tree_reduce_by(struct tree tree, uint64_t samples, uint32_t node, size_t n, 
     uint32_t left = 2 * node;
     uint32_t right = left + 1;
     if (tree_node_empty(tree, samples, right))
-        return tree_reduce_by(tree, samples, left, n, leaf, arg, add, scratch, out, loss);
+        return tree_reduce(tree, samples, left, n, leaf, arg, add, scratch, out, loss);
     if (tree_node_empty(tree, samples, left))
-        return tree_reduce_by(tree, samples, right, n, leaf, arg, add, scratch, out, loss);
+        return tree_reduce(tree, samples, right, n, leaf, arg, add, scratch, out, loss);
 
     double right_loss;
-    if (tree_reduce_by(tree, samples, left, n, leaf, arg, add, scratch, out, loss) < 0 ||
-        tree_reduce_by(tree, samples, right, n, leaf, arg, add, scratch + n, scratch, &right_loss) < 0)
+    if (tree_reduce(tree, samples, left, n, leaf, arg, add, scratch, out, loss) < 0 ||
+        tree_reduce(tree, samples, right, n, leaf, arg, add, scratch + n, scratch, &right_loss) < 0)
         return -1;
     add(arg, out, scratch, n);
     *loss += right_loss;
     return 0;
-}
-
-static void add_all(void *arg, float *left, const float *right, size_t n)
-{
-    (void)arg;
-    vector_add(left, right, n);
-}
-
-int tree_reduce(struct tree tree, uint64_t samples, uint32_t node, size_t n, tree_leaf_function *leaf, void *arg,
-                float *scratch, float *out, double *loss)
-{
-    return tree_reduce_by(tree, samples, node, n, leaf, arg, add_all, scratch, out, loss);
 }

@@ -15,18 +15,6 @@ VECTOR_CLONES void vector_sum(float *out, const float *a, const float *b, size_t
         out[i] = a[i] + b[i];
 }
 
-VECTOR_CLONES void vector_axpy(float *restrict y, float alpha, const float *restrict x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] += alpha * x[i];
-}
-
-VECTOR_CLONES void vector_scale(float *y, float alpha, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] = alpha * x[i];
-}
-
 VECTOR_CLONES void vector_relu(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)

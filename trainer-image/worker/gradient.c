@@ -366,8 +366,8 @@ static void add_rows(void *arg, float *left, const float *right, size_t n)
  * free as it is high. */
 static int reduce(struct gradient *gradient, uint32_t node, uint32_t row, double *loss)
 {
-    return tree_reduce_by(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient, add_rows,
-                          row_of(gradient, row < LEFT ? LEFT : row + 1), row_of(gradient, row), loss);
+    return tree_reduce(gradient->tree, gradient->step.count, node, gradient->row, compute_block, gradient, add_rows,
+                       row_of(gradient, row < LEFT ? LEFT : row + 1), row_of(gradient, row), loss);
 }
 
 /* Down to where both sides have samples: with an empty side a node's value is the other's. */
@@ -434,8 +434,8 @@ static const float *reduce_piece(struct gradient *gradient, uint32_t node, float
 {
     const struct model_piece *piece = gradient->piece;
     double loss;
-    tree_reduce_by(gradient->tree, gradient->step.count, node, piece->end - piece->begin, compute_piece, gradient,
-                   add_pieces, out + gradient->sum_row, out, &loss);
+    tree_reduce(gradient->tree, gradient->step.count, node, piece->end - piece->begin, compute_piece, gradient,
+                add_pieces, out + gradient->sum_row, out, &loss);
     return out;
 }
 
