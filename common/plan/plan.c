@@ -81,7 +81,7 @@ static int read_start(struct plan *plan, const struct source *source, const stru
     return 0;
 }
 
-int read_model(struct plan *plan, const struct source *source, struct error *err)
+static int read_model(struct plan *plan, const struct source *source, struct error *err)
 {
     static const struct place zoo = {.path = "spec.model.zoo"};
     static const struct place layers = {.path = "spec.model.layers"};
@@ -109,7 +109,7 @@ int read_model(struct plan *plan, const struct source *source, struct error *err
                     : read_start(plan, source, &file, "file", err);
 }
 
-void add_model(cJSON *json, const struct plan *plan, bool *whole)
+static void add_model(cJSON *json, const struct plan *plan, bool *whole)
 {
     cJSON *model = json_add_object(json, "model", whole);
     if (plan->model.zoo != NULL)

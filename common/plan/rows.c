@@ -18,7 +18,7 @@ const cJSON *place_value(const struct source *source, const struct place *place)
     return cJSON_IsNull(item) ? NULL : item;
 }
 
-int check_number(const struct number_row *row, const cJSON *item, double *out, struct error *err)
+static int check_number(const struct number_row *row, const cJSON *item, double *out, struct error *err)
 {
     double value = cJSON_IsNumber(item) ? item->valuedouble : NAN;
     bool fits = (row->above ? value > row->least : value >= row->least) &&

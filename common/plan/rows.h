@@ -40,8 +40,6 @@ int read_number(void *into, const struct source *source, const struct number_row
 int read_numbers(void *into, const struct source *source, const struct number_row *rows, size_t count,
                  struct error *err);
 double row_value(const void *from, const struct number_row *row);
-/* Of one number by itself. */
-int check_number(const struct number_row *row, const cJSON *item, double *out, struct error *err);
 
 int read_flag(const struct source *source, const struct place *place, bool fallback, bool *out, struct error *err);
 
@@ -63,13 +61,7 @@ void free_dataset(struct plan *plan);
 int read_training(struct plan *plan, const struct source *source, struct error *err);
 void add_training(cJSON *json, const struct plan *plan, bool *whole);
 
-int read_optimizer(struct plan_optimizer *optimizer, const struct source *source, struct error *err);
-void add_optimizer(cJSON *json, const struct plan_optimizer *optimizer, bool *whole);
-
 int read_sync(struct plan *plan, const struct source *source, struct error *err);
 void add_sync(cJSON *json, const struct plan *plan, bool *whole);
-
-int read_model(struct plan *plan, const struct source *source, struct error *err);
-void add_model(cJSON *json, const struct plan *plan, bool *whole);
 
 #endif

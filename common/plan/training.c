@@ -89,7 +89,7 @@ static int read_typed(struct plan_optimizer *optimizer, const struct source *sou
     return 0;
 }
 
-int read_optimizer(struct plan_optimizer *optimizer, const struct source *source, struct error *err)
+static int read_optimizer(struct plan_optimizer *optimizer, const struct source *source, struct error *err)
 {
     static const struct place type_place = {.path = OPTIMIZER "type"};
     static const struct place nesterov = {.path = OPTIMIZER "nesterov"};
@@ -136,7 +136,7 @@ static void add_schedule(cJSON *json, const struct plan_optimizer *optimizer, bo
             add_row(schedule, optimizer, &schedule_rows[i].number, whole);
 }
 
-void add_optimizer(cJSON *json, const struct plan_optimizer *optimizer, bool *whole)
+static void add_optimizer(cJSON *json, const struct plan_optimizer *optimizer, bool *whole)
 {
     json_add_text(json, "type", optimizers[optimizer->type], whole);
     for (size_t i = 0; i < OPTIMIZER_ROWS; i++)

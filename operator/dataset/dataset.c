@@ -2,7 +2,7 @@
 
 #include "common/clock.h"
 
-const struct kube_resource dataset_resource = {"thole.dev", "v1alpha1", "datasets", "Dataset", true};
+static const struct kube_resource dataset_resource = {"thole.dev", "v1alpha1", "datasets", "Dataset", true};
 
 struct dataset_controller {
     struct dataset_options options;

@@ -17,8 +17,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-extern const struct kube_resource dataset_resource;
-
 /* ---- hostPath: only where the administrator allows it ---- */
 
 /* The values of --allowed-host-paths. */

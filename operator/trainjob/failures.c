@@ -66,7 +66,8 @@ static void how_it_ended(const struct trainjob_pod *pod, char *out, size_t size)
     snprintf(out, size, "with exit code %" PRId32 "%s%s%s", pod->exit_code, reason, line[0] == '\0' ? "" : ": ", line);
 }
 
-void trainjob_end_sentence(const struct trainjob_pod *pod, char *out, size_t size)
+/* "pod 'x' on node 'n' ended with exit code 1: …" */
+static void end_sentence(const struct trainjob_pod *pod, char *out, size_t size)
 {
     char how[MESSAGE_MOST + 256];
     how_it_ended(pod, how, sizeof how);
@@ -222,7 +223,7 @@ static bool pod_problem(const struct trainjob_view *view, const struct trainjob_
         snprintf(out, size, "pod '%s' on node '%s' cannot start: %s: %s", pod->name, pod->node, pod->waiting_reason,
                  pod->waiting_message);
     } else if (pod->ends > 0 && !pod->ready) {
-        trainjob_end_sentence(pod, out, size);
+        end_sentence(pod, out, size);
     } else if (pod->event[0] != '\0' && !pod->ready) {
         snprintf(out, size, "pod '%s' on node '%s' cannot start: %s", pod->name, pod->node, pod->event);
     } else {

@@ -99,19 +99,14 @@ static char *base64(const void *data, size_t length)
     return text;
 }
 
-void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE])
-{
-    hmac_sha256(key, key_length, job_uid, strlen(job_uid), out);
-}
-
 cJSON *object_secret(const struct trainjob_view *view, struct error *err)
 {
     const struct trainjob *job = view->job;
     cleanup_free char *plan = plan_compile(job->object, view->dataset, err);
     if (plan == NULL)
         return NULL;
-    uint8_t token[REPORT_TOKEN_SIZE];
-    trainjob_token(view->key, view->key_length, job->uid, token);
+    uint8_t token[REPORT_TOKEN_SIZE]; /* what a coordinator must know to report for this job */
+    hmac_sha256(view->key, view->key_length, job->uid, strlen(job->uid), token);
     cleanup_free char *plan_data = base64(plan, strlen(plan));
     cleanup_free char *token_data = base64(token, sizeof token);
     char name[OBJECT_NAME_SIZE];

@@ -152,7 +152,8 @@ static void plan_deployment(const struct trainjob_view *view, enum trainjob_role
     }
 }
 
-int64_t trainjob_restart_delay(const struct trainjob *job)
+/* How long after its end a crash-looping pod is left alone, in seconds: the operator's own back-off. */
+static int64_t restart_delay(const struct trainjob *job)
 {
     /* Twice: in place, and after that. */
     int64_t ends_a_round = 2 * ((int64_t)job->shards + job->replicas);
@@ -169,7 +170,7 @@ static void plan_crash_loops(const struct trainjob_view *view, struct intents *o
         if (pod->deleting || pod->over || strcmp(pod->waiting_reason, "CrashLoopBackOff") != 0 ||
             trainjob_counted_ends(view->job->status, pod->uid) < pod->ends)
             continue;
-        int64_t left = pod->ended_at + trainjob_restart_delay(view->job) - view->now;
+        int64_t left = pod->ended_at + restart_delay(view->job) - view->now;
         if (left > 0)
             intents_look_again(out, left);
         else

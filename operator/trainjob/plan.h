@@ -8,9 +8,6 @@
 /* `out` is initialised here and to be freed. */
 void trainjob_plan(const struct trainjob_view *view, struct intents *out);
 
-/* How long after its end a crash-looping pod is left alone, in seconds: the operator's own back-off. */
-int64_t trainjob_restart_delay(const struct trainjob *job);
-
 /* With MongoDB configured, how long a deleted job waits for its record to be written. */
 enum { TRAINJOB_HISTORY_WAIT = 600 };
 

@@ -33,8 +33,6 @@ void status_spoil(cJSON *status);
 int32_t trainjob_counted_ends(const cJSON *status, const char *pod_uid);
 /* Counts new ends into `status`.restarts and .lastFailure, which hold the old values. */
 void trainjob_count_ends(const struct trainjob_view *view, cJSON *status);
-/* "pod 'x' on node 'n' ended with exit code 1: …" */
-void trainjob_end_sentence(const struct trainjob_pod *pod, char *out, size_t size);
 /* Has a process of this role ended too often without progress? */
 bool trainjob_is_beyond_limit(const struct trainjob_view *view, const cJSON *status, enum trainjob_role role);
 /* Why the job's pods are not all running, the first reason found; "" : they are. `before` is the message so far. */

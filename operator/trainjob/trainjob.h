@@ -114,7 +114,4 @@ cJSON *trainjob_debug(const struct trainjob_controller *controller, const char *
 /* All informers into `out`, up to `most`; returns how many. */
 size_t trainjob_informers(const struct trainjob_controller *controller, const struct kube_informer **out, size_t most);
 
-/* HMAC-SHA-256(operator key, job UID): what a coordinator must know to report for that job. */
-void trainjob_token(const void *key, size_t key_length, const char *job_uid, uint8_t out[REPORT_TOKEN_SIZE]);
-
 #endif

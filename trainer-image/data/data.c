@@ -74,7 +74,18 @@ static int read_content(struct content *out, const char *root, const struct plan
     return formats[plan->dataset.format](out, &files, depth, err);
 }
 
-/* Which of the files' samples are the part: all, or without test files what dataset_held_back() says. */
+/* How many of `samples` training samples are the test part: ⌊samples · validationSplit⌋, at least 1; 0 with test files.
+ */
+static uint64_t samples_held_back(const struct plan *plan, uint64_t samples)
+{
+    const double split = plan->training.validation_split;
+    if (plan->dataset.test.features != NULL || split == 0)
+        return 0;
+    const uint64_t part = (uint64_t)((double)samples * split);
+    return part == 0 ? 1 : part;
+}
+
+/* Which of the files' samples are the part: all, or without test files what samples_held_back() says. */
 static int find_part(const struct plan *plan, enum dataset_part part, uint64_t samples, uint64_t *first,
                      uint64_t *count, struct error *err)
 {
@@ -82,7 +93,7 @@ static int find_part(const struct plan *plan, enum dataset_part part, uint64_t s
     *count = samples;
     if (plan->dataset.test.features != NULL)
         return 0;
-    const uint64_t held_back = dataset_held_back(plan, samples);
+    const uint64_t held_back = samples_held_back(plan, samples);
     if (held_back == 0 && part == DATASET_TEST)
         return error_set(err, "the Dataset has no test files, and spec.training.validationSplit is 0: set one of them");
     if (held_back == samples)
@@ -93,15 +104,6 @@ static int find_part(const struct plan *plan, enum dataset_part part, uint64_t s
     *first = part == DATASET_TEST ? samples - held_back : 0;
     *count = part == DATASET_TEST ? held_back : samples - held_back;
     return 0;
-}
-
-uint64_t dataset_held_back(const struct plan *plan, uint64_t samples)
-{
-    const double split = plan->training.validation_split;
-    if (plan->dataset.test.features != NULL || split == 0)
-        return 0;
-    const uint64_t part = (uint64_t)((double)samples * split);
-    return part == 0 ? 1 : part;
 }
 
 /* Lets go of the samples of other parts. */

@@ -52,10 +52,6 @@ int dataset_describe(struct dataset_description *out, const char *root, const st
 /* Samples of `shape` as network_build() wants to know them. */
 struct network_sample dataset_sample(const struct plan *plan, const uint32_t shape[3]);
 
-/* How many of `samples` training samples are the test part: ⌊samples · validationSplit⌋, at least 1; 0 with test files.
- */
-uint64_t dataset_held_back(const struct plan *plan, uint64_t samples);
-
 /* From now on a file that is cut short while it is mapped ends the process with a sentence on stderr (the kernel raises
  * SIGBUS, and says nothing). For main(), once; the process's handler of SIGBUS is this one. */
 int dataset_guard(struct error *err);

@@ -315,16 +315,6 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
     rows->missing -= frame->count == 0 ? 1 : frame->count;
 }
 
-uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard)
-{
-    return rows->parts[table].shares[shard].version;
-}
-
-uint32_t rows_tables(const struct rows *rows)
-{
-    return rows == NULL ? 0 : rows->count;
-}
-
 const struct model_rows *rows_all(struct rows *rows)
 {
     for (uint32_t i = 0; i < rows->count; i++)
@@ -493,6 +483,6 @@ int rows_push_part(struct rows *rows, const struct frame *frame, uint32_t table,
 {
     struct frame of = *frame;
     of.type = FRAME_PUSH_BATCH_ROWS;
-    of.value.counter = rows_version(rows, table, shard) << 32;
+    of.value.counter = rows->parts[table].shares[shard].version << 32;
     return push_part(rows, &of, table, &rows->parts[table].adding[0], shard);
 }

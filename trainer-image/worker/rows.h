@@ -59,10 +59,6 @@ void rows_received(struct rows *rows, uint32_t shard, const struct frame *frame,
 /* All wanted rows, of each table: for model_evaluate(). They must be here. */
 const struct model_rows *rows_all(struct rows *rows);
 
-/* The oldest version in which a shard's rows of a table came. They are here. */
-uint64_t rows_version(const struct rows *rows, uint32_t table, uint32_t shard);
-uint32_t rows_tables(const struct rows *rows); /* 0 of NULL */
-
 /* ---- gradients: rows_begin(), rows_block() and model_gradient() for each block of a node, rows_push() ---- */
 
 /* A node's blocks come next. */
