@@ -84,14 +84,10 @@ static uint32_t shares_of(const struct frame *frame)
 
 int average_check(const struct average *average, const struct frame *frame, struct error *err)
 {
-    uint32_t index = shard_chunk_at(average->shard, frame->offset);
+    uint32_t index = shard_check_chunk(average->shard, frame, "PUSH_SHARE", err);
     if (index == SHARD_NO_CHUNK)
-        return error_set(err, "PUSH_SHARE names parameters from %llu on, where no chunk of this shard begins",
-                         (unsigned long long)frame->offset);
+        return -1;
     struct shard_chunk chunk = shard_chunk(average->shard, index);
-    if (frame->length != chunk.params->length)
-        return error_set(err, "PUSH_SHARE has %u bytes for parameters from %llu on; they are %u", frame->length,
-                         (unsigned long long)frame->offset, chunk.params->length);
     if (share_of(frame) >= shares_of(frame) || shares_of(frame) > SHARES_MOST)
         return error_set(err, "PUSH_SHARE names share %u of %u; there are at most %d", share_of(frame),
                          shares_of(frame), SHARES_MOST);

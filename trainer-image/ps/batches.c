@@ -52,14 +52,10 @@ static uint32_t staleness_of(const struct shard_chunk *chunk, const struct frame
 
 int batches_check(const struct batches *batches, const struct frame *frame, struct error *err)
 {
-    uint32_t index = shard_chunk_at(batches->shard, frame->offset);
+    uint32_t index = shard_check_chunk(batches->shard, frame, "PUSH_BATCH", err);
     if (index == SHARD_NO_CHUNK)
-        return error_set(err, "PUSH_BATCH names parameters from %llu on, where no chunk of this shard begins",
-                         (unsigned long long)frame->offset);
+        return -1;
     struct shard_chunk chunk = shard_chunk(batches->shard, index);
-    if (frame->length != chunk.params->length)
-        return error_set(err, "PUSH_BATCH has %u bytes for parameters from %llu on; they are %u", frame->length,
-                         (unsigned long long)frame->offset, chunk.params->length);
     if (staleness_of(&chunk, frame) > chunk.version)
         return error_set(err, "PUSH_BATCH is of version %u of parameters from %llu on, and the newest is %llu",
                          frame->count, (unsigned long long)frame->offset, (unsigned long long)chunk.version);

@@ -264,19 +264,29 @@ uint32_t shard_chunk_at(const struct shard *shard, uint64_t offset)
     return SHARD_NO_CHUNK;
 }
 
+uint32_t shard_check_chunk(const struct shard *shard, const struct frame *frame, const char *what, struct error *err)
+{
+    uint32_t index = shard_chunk_at(shard, frame->offset);
+    if (index == SHARD_NO_CHUNK) {
+        error_set(err, "%s names parameters from %llu on, where no chunk of this shard begins", what,
+                  (unsigned long long)frame->offset);
+        return SHARD_NO_CHUNK;
+    }
+    uint32_t length = shard->chunks[index].params[0]->length;
+    if (frame->length == length)
+        return index;
+    error_set(err, "%s has %u bytes for parameters from %llu on; they are %u", what, frame->length,
+              (unsigned long long)frame->offset, length);
+    return SHARD_NO_CHUNK;
+}
+
 int shard_check_push(const struct shard *shard, const struct frame *frame, struct error *err)
 {
-    uint32_t place = shard_chunk_at(shard, frame->offset);
-    if (place == SHARD_NO_CHUNK)
-        return error_set(err, "PUSH names parameters from %llu on, where no chunk of this shard begins",
-                         (unsigned long long)frame->offset);
-    const struct held *chunk = &shard->chunks[place];
+    if (shard_check_chunk(shard, frame, "PUSH", err) == SHARD_NO_CHUNK)
+        return -1;
     if (frame->step >= shard->schedule.steps)
         return error_set(err, "PUSH names step %llu; the job has %llu, from 0", (unsigned long long)frame->step,
                          (unsigned long long)shard->schedule.steps);
-    if (frame->length != chunk->params[0]->length)
-        return error_set(err, "PUSH has %u bytes for parameters from %llu on; they are %u", frame->length,
-                         (unsigned long long)frame->offset, chunk->params[0]->length);
     uint64_t samples = schedule_step(&shard->schedule, frame->step).count;
     if (!tree_is_node(shard->tree, frame->node) || tree_node_empty(shard->tree, samples, frame->node))
         return error_set(err, "PUSH names node %u, which has no samples in step %llu with %u blocks", frame->node,

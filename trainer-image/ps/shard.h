@@ -32,6 +32,9 @@ int shard_add_tables(struct shard *shard, const struct network *network, uint32_
 uint32_t shard_chunks(const struct shard *shard);
 struct shard_chunk shard_chunk(const struct shard *shard, uint32_t chunk);
 uint32_t shard_chunk_at(const struct shard *shard, uint64_t offset); /* SHARD_NO_CHUNK where none begins */
+/* The chunk that a frame, a `what` in the sentence, brings as a whole; SHARD_NO_CHUNK with *err set where it is none.
+ */
+uint32_t shard_check_chunk(const struct shard *shard, const struct frame *frame, const char *what, struct error *err);
 
 struct tables *shard_tables(const struct shard *shard); /* NULL: it has none */
 
