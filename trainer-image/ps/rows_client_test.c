@@ -255,13 +255,9 @@ static void check_answer(const struct world *world, const struct kept *kept, uin
 
 /* ---- Tests ---- */
 
-static void run_steps(enum plan_wire wire)
+/* Version 0 is there; version 1 when step 0 is. */
+static void ask_early(struct world *world, struct client *client)
 {
-    struct world *world = world_start(wire);
-    struct client *client = client_new(world), *other = client_new(world);
-    shard_server_set_term(world->server, 0);
-
-    /* Version 0 is there; version 1 when step 0 is. */
     send_ids(world, client, (struct frame){.step = 0, .node = 7, .count = 100}, 101);
     for (uint32_t number = 20; number < 60; number++) /* of which only the newest counts */
         send_ids(world, client, (struct frame){.step = 1, .node = number, .count = 130}, 1);
@@ -272,8 +268,11 @@ static void run_steps(enum plan_wire wire)
     assert_int_equal(client->count, 1);
     check_answer(world, &client->kept[0], 0, 7, 101, 100, 0);
     client_forget(client);
+}
 
-    /* Two users push the two leaves; one of them also the root, which is the same. 200 rows take two frames. */
+/* Two push the two leaves; one of them also the root, which is the same. 200 rows take two frames. */
+static void do_a_step_in_parts(struct world *world, struct client *client, struct client *other)
+{
     push_rows(world, client, 0, 2, 200);
     settle(world);
     push_rows(world, other, 0, 3, 0);
@@ -288,7 +287,10 @@ static void run_steps(enum plan_wire wire)
     settle(world);
     assert_int_equal(world->done, 1);
     client_forget(client);
+}
 
+static void ask_for_all_versions(struct world *world, struct client *client, struct client *other)
+{
     push_rows(world, other, 1, 1, 200);
     push_chunk(world, other, 1);
     settle(world);
@@ -300,8 +302,11 @@ static void run_steps(enum plan_wire wire)
     check_answer(world, &client->kept[0], 1, 1, 201, 130, 200);
     check_answer(world, &client->kept[1], 2, 1, 201, 130, 200);
     client_forget(client);
+}
 
-    /* All rows that exist, a frame at a time. */
+/* All rows that exist, a frame at a time. */
+static void list_rows(struct world *world, struct client *client)
+{
     for (uint64_t from = 0, next = 1; from != UINT64_MAX;) {
         conn_send(client->user.conn, &(struct frame){.type = FRAME_LIST_ROWS, .step = 2, .value.counter = from}, NULL);
         settle(world);
@@ -318,6 +323,17 @@ static void run_steps(enum plan_wire wire)
         assert_true(kept->frame.count > 0 || next == id_at(1, 200));
         client_forget(client);
     }
+}
+
+static void run_steps(enum plan_wire wire)
+{
+    struct world *world = world_start(wire);
+    struct client *client = client_new(world), *other = client_new(world);
+    shard_server_set_term(world->server, 0);
+    ask_early(world, client);
+    do_a_step_in_parts(world, client, other);
+    ask_for_all_versions(world, client, other);
+    list_rows(world, client);
     client_free(world, client);
     client_free(world, other);
     world_stop(world);
@@ -412,7 +428,7 @@ static void expect_refused(struct world *world, struct client *client, const cha
     client_free(world, client);
 }
 
-static void what_breaks_the_rules_is_refused(void **state)
+static void wrong_pushes_are_refused(void **state)
 {
     (void)state;
     struct world *world = world_start(PLAN_FLOAT32);
@@ -440,6 +456,14 @@ static void what_breaks_the_rules_is_refused(void **state)
         send_part(world, client, pushes[i].frame, pushes[i].first, pushes[i].rows);
         expect_refused(world, client, pushes[i].sentence);
     }
+    assert_int_equal(world->done, 0);
+    world_stop(world);
+}
+
+static void wrong_requests_are_refused(void **state)
+{
+    (void)state;
+    struct world *world = world_start(PLAN_FLOAT32);
     static const struct {
         struct frame frame;
         uint32_t first;
@@ -455,7 +479,14 @@ static void what_breaks_the_rules_is_refused(void **state)
         send_ids(world, client, asks[i].frame, asks[i].first);
         expect_refused(world, client, asks[i].sentence);
     }
+    assert_int_equal(world->done, 0);
+    world_stop(world);
+}
 
+static void what_comes_out_of_turn_is_refused(void **state)
+{
+    (void)state;
+    struct world *world = world_start(PLAN_FLOAT32);
     struct client *client = client_new(world); /* rows that follow, but not on what came before */
     send_part(world, client, (struct frame){.node = 1, .count = 200}, 1, FRAME_ROWS_MOST);
     send_part(world, client, (struct frame){.node = 1, .count = 200, .value.counter = FRAME_ROWS_MOST}, 259, 70);
@@ -473,7 +504,13 @@ static void what_breaks_the_rules_is_refused(void **state)
     push_rows(world, client, 0, 1, 0);
     expect_refused(world, client, "PUSH is of term 0, this shard serves term 4");
     assert_int_equal(world->done, 0);
+    world_stop(world);
+}
 
+static void wrong_gradients_of_tasks_are_refused(void **state)
+{
+    (void)state;
+    struct world *world = world_start(PLAN_FLOAT32);
     world_apply_at_once(world);
     static const struct {
         struct frame frame;
@@ -490,22 +527,21 @@ static void what_breaks_the_rules_is_refused(void **state)
         {{.count = 2, .value.counter = 1}, FRAME_PUSH_BATCH_ROWS, 1, "PUSH_BATCH_ROWS comes out of order: rows from 1"},
     };
     for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
-        struct frame frame = batches[i].frame;
-        frame.term = 4;
-        client = client_new(world);
-        send_part_as(world, client, batches[i].type, frame, 1, batches[i].rows);
+        struct client *client = client_new(world);
+        send_part_as(world, client, batches[i].type, batches[i].frame, 1, batches[i].rows);
         expect_refused(world, client, batches[i].sentence);
     }
+    assert_int_equal(world->done, 0);
     world_stop(world);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_go_out_and_gradients_in),
-        cmocka_unit_test(half_a_part_is_nothing),
-        cmocka_unit_test(gradients_of_tasks_are_applied_once),
-        cmocka_unit_test(what_breaks_the_rules_is_refused),
+        cmocka_unit_test(rows_go_out_and_gradients_in),         cmocka_unit_test(half_a_part_is_nothing),
+        cmocka_unit_test(gradients_of_tasks_are_applied_once),  cmocka_unit_test(wrong_pushes_are_refused),
+        cmocka_unit_test(wrong_requests_are_refused),           cmocka_unit_test(what_comes_out_of_turn_is_refused),
+        cmocka_unit_test(wrong_gradients_of_tasks_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
