@@ -9,10 +9,7 @@ static void test_validation_and_history(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
-    join(&world, "b");
+    begin_with(&world, 8, 1, 2);
     for (uint64_t step = 0; step < STEPS_PER_EPOCH; step++)
         done(&world, 0, step);
     forget(&world);
@@ -116,9 +113,7 @@ static void test_the_end_comes_early_or_badly(void **state)
     assert_false(coordinator_result(world.coordinator)->succeeded);
     end(&world);
 
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
+    begin_with(&world, 8, 1, 1);
     done(&world, 0, 0);
     forget(&world);
     struct error err = {0};

@@ -82,12 +82,7 @@ static void test_a_lost_members_blocks_go_to_the_others_at_once(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 2);
-    shard_joins(&world, 0);
-    shard_joins(&world, 1);
-    join(&world, "a");
-    join(&world, "b");
-    join(&world, "c");
+    begin_with(&world, 8, 2, 3);
     expect(&world, "welcome 0; deal 0 0:0+8; welcome 1; welcome 2; ");
     done(&world, 0, 0);
     expect(&world, "deal 0 1:0+2; deal 1 1:2+3; deal 2 1:5+3; ");
@@ -110,10 +105,7 @@ static void test_only_two_steps_are_open(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 2, 2);
-    shard_joins(&world, 0);
-    shard_joins(&world, 1);
-    join(&world, "a");
+    begin_with(&world, 2, 2, 1);
     forget(&world);
     done(&world, 0, 0);
     expect(&world, "deal 0 1:0+2; ");
@@ -168,10 +160,7 @@ static void test_a_member_that_does_not_get_on_is_silent_too(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
-    join(&world, "b");
+    begin_with(&world, 8, 1, 2);
     done(&world, 0, 0);
     forget(&world);
     for (int i = 0; i < 5; i++) {
@@ -188,10 +177,7 @@ static void test_silence_of_all_deals_nothing_twice(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
-    join(&world, "b");
+    begin_with(&world, 8, 1, 2);
     done(&world, 0, 0);
     forget(&world);
     wait_for(&world, 5 * SECONDS);
@@ -207,9 +193,7 @@ static void test_slow_steps_allow_longer_silence(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
+    begin_with(&world, 8, 1, 1);
     for (int i = 0; i < 8; i++) {
         coordinator_heartbeat(world.coordinator, 0, 0, world.now);
         wait_for(&world, 200 * MILLISECONDS);
@@ -229,10 +213,7 @@ static void test_a_coordinator_that_was_stopped_blames_nobody(void **state)
 {
     (void)state;
     struct world world;
-    begin(&world, 8, 1);
-    shard_joins(&world, 0);
-    join(&world, "a");
-    join(&world, "b");
+    begin_with(&world, 8, 1, 2);
     coordinator_tick(world.coordinator, world.now);
     world.now.nanoseconds += 60 * SECONDS;
     coordinator_tick(world.coordinator, world.now);

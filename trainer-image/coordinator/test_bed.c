@@ -125,3 +125,12 @@ void task_done(struct world *world, uint32_t shard, uint64_t task)
     assert_string_equal(error_message(&err), "");
     assert_int_equal(taken, 0);
 }
+
+void begin_with(struct world *world, uint32_t blocks, uint32_t shards, uint32_t workers)
+{
+    begin(world, blocks, shards);
+    for (uint32_t shard = 0; shard < shards; shard++)
+        shard_joins(world, shard);
+    for (uint32_t rank = 0; rank < workers; rank++)
+        assert_int_equal(join(world, (char[]){(char)('a' + (int)rank), '\0'}), rank);
+}

@@ -26,6 +26,8 @@ struct world {
 /* Two epochs of them. */
 struct plan small_plan(uint32_t blocks, uint32_t shards);
 void begin(struct world *world, uint32_t blocks, uint32_t shards);
+/* The same with all shards, and workers a, b, … of ranks 0, 1, … */
+void begin_with(struct world *world, uint32_t blocks, uint32_t shards, uint32_t workers);
 void begin_plan(struct world *world, const struct plan *plan);
 void end(struct world *world);
 
