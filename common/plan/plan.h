@@ -4,7 +4,7 @@
  * job reads the same bytes and derives from them, and from nothing else, what it computes. What may change while a
  * job runs (numbers of workers) is therefore not in it. `digest` names the plan in every handshake, so two processes
  * that would compute different things never exchange a number.
- * May call common; knows nothing of Kubernetes.
+ * May call network and common; knows nothing of Kubernetes.
  */
 #ifndef THOLE_COMMON_PLAN_PLAN_H
 #define THOLE_COMMON_PLAN_PLAN_H

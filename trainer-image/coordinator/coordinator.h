@@ -3,7 +3,7 @@
  * `struct coordinator` decides and nothing else: what happened comes in by calls, with the time; what is to be done
  * goes out as actions, to be taken after every call. It has no sockets, no clock and no numbers of the model.
  * `struct coordinator_server` (server.h) puts it behind CONTROL and REGISTER dialogues.
- * May call wire, ps, model, data, numerics and common; workers never include it.
+ * May call wire, ps, model, optimizer, numerics and common; workers never include it.
  *
  * HOW WORK IS DEALT
  * A step is open from its first deal until every shard has reported it done; at most two are open: the newest, and

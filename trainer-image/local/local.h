@@ -3,7 +3,7 @@
  * Does what operator and Kubernetes do in a cluster, in small: reads the same YAML, compiles the same plan, starts one
  * process a role over loopback, starts workers again that end, and keeps history and model as files. The processes
  * compute what they would compute in a cluster, to the same bits. Nothing it starts outlives it.
- * May call common, data (headers only) and wire (sockets); the roles run as processes of their own.
+ * May call common, setup and wire (sockets); the roles run as processes of their own.
  */
 #ifndef THOLE_LOCAL_LOCAL_H
 #define THOLE_LOCAL_LOCAL_H

@@ -3,7 +3,7 @@
  * Holds nothing that matters: whatever it has is computed again by others when it is gone, to the same bits. It joins
  * as soon as it can, joins again where its connection breaks, and forgets everything when the coordinator is another
  * process than before. One thread: sockets are looked at between blocks.
- * May call wire, model, data, numerics and common; ps for the ranges of shards only.
+ * May call wire, model, data, optimizer, numerics and common; ps for the ranges of shards only.
  */
 #ifndef THOLE_WORKER_WORKER_H
 #define THOLE_WORKER_WORKER_H
