@@ -164,6 +164,16 @@ static void client_free(struct client *client)
     net_free(client->net);
 }
 
+/* The other end of what it then sends and receives by. */
+static int open_pipe(struct client *client)
+{
+    struct error err = {0};
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(transport_new_pipe(&client->transport, client->net, ends[0], &handlers, client, &err), 0);
+    return ends[1];
+}
+
 static void dial(struct client *client, uint16_t port)
 {
     struct error err = {0};
@@ -173,11 +183,16 @@ static void dial(struct client *client, uint16_t port)
                      0);
 }
 
-static void wait_until(struct client *client, const uint32_t *counter, uint32_t value)
+static void client_turn(struct client *client, int64_t timeout)
 {
     struct error err = {0};
+    assert_int_not_equal(net_wait(client->net, timeout, &err), -1);
+}
+
+static void wait_until(struct client *client, const uint32_t *counter, uint32_t value)
+{
     while (*counter < value)
-        assert_int_not_equal(net_wait(client->net, -1, &err), -1);
+        client_turn(client, -1);
 }
 
 static void test_messages_go_both_ways(void **state)
@@ -229,9 +244,8 @@ static void test_a_lost_connection_is_dialled_again(void **state)
     transport_disconnect(client.transport);
     assert_false(transport_send(client.transport, "too late", 8));
     wait_until(&client, &client.connected, 3);
-    struct error err = {0};
     while (strcmp(client.last, "hello") != 0)
-        assert_int_not_equal(net_wait(client.net, -1, &err), -1);
+        client_turn(&client, -1);
     client_free(&client);
     server_stop(&server);
 }
@@ -263,22 +277,19 @@ static void test_lines_go_both_ways(void **state)
     (void)state;
     struct client client;
     client_make(&client);
-    int ends[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    struct error err = {0};
-    assert_int_equal(transport_new_pipe(&client.transport, client.net, ends[0], &handlers, &client, &err), 0);
+    int end = open_pipe(&client);
     assert_true(transport_send(client.transport, "one", 3));
     assert_true(transport_send(client.transport, "two", 3));
     char text[16] = "";
-    assert_int_equal(recv(ends[1], text, 8, MSG_WAITALL), 8);
+    assert_int_equal(recv(end, text, 8, MSG_WAITALL), 8);
     assert_string_equal(text, "one\ntwo\n");
-    assert_int_equal(send(ends[1], "half", 4, 0), 4);
-    assert_int_not_equal(net_wait(client.net, -1, &err), -1);
+    assert_int_equal(send(end, "half", 4, 0), 4);
+    client_turn(&client, -1);
     assert_int_equal(client.received, 0);
-    assert_int_equal(send(ends[1], " and half\nmore\nrest", 19, 0), 19);
+    assert_int_equal(send(end, " and half\nmore\nrest", 19, 0), 19);
     wait_until(&client, &client.received, 2);
     assert_string_equal(client.last, "more");
-    close(ends[1]);
+    close(end);
     wait_until(&client, &client.disconnected, 1);
     assert_false(transport_send(client.transport, "late", 4));
     client_free(&client);
@@ -289,10 +300,7 @@ static void test_a_pipe_that_is_not_read_has_a_cap(void **state)
     (void)state;
     struct client client;
     client_make(&client);
-    int ends[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    struct error err = {0};
-    assert_int_equal(transport_new_pipe(&client.transport, client.net, ends[0], &handlers, &client, &err), 0);
+    int end = open_pipe(&client);
     char line[1000];
     memset(line, 'y', sizeof line);
     uint32_t sent = 0;
@@ -303,14 +311,14 @@ static void test_a_pipe_that_is_not_read_has_a_cap(void **state)
     size_t left = (size_t)sent * (sizeof line + 1);
     while (left > 0) {
         char bytes[65536];
-        ssize_t count = recv(ends[1], bytes, left < sizeof bytes ? left : sizeof bytes, MSG_DONTWAIT);
+        ssize_t count = recv(end, bytes, left < sizeof bytes ? left : sizeof bytes, MSG_DONTWAIT);
         if (count > 0)
             left -= (size_t)count;
         else
-            assert_int_not_equal(net_wait(client.net, -1, &err), -1);
+            client_turn(&client, -1);
     }
     client_free(&client);
-    close(ends[1]);
+    close(end);
 }
 
 static void test_a_line_that_never_ends_is_cut_off(void **state)
@@ -318,19 +326,16 @@ static void test_a_line_that_never_ends_is_cut_off(void **state)
     (void)state;
     struct client client;
     client_make(&client);
-    int ends[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    struct error err = {0};
-    assert_int_equal(transport_new_pipe(&client.transport, client.net, ends[0], &handlers, &client, &err), 0);
+    int end = open_pipe(&client);
     char bytes[4096];
     memset(bytes, 'z', sizeof bytes);
     while (client.disconnected == 0) {
-        (void)send(ends[1], bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
-        assert_int_not_equal(net_wait(client.net, 0, &err), -1);
+        (void)send(end, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+        client_turn(&client, 0);
     }
     assert_int_equal(client.received, 0);
     client_free(&client);
-    close(ends[1]);
+    close(end);
 }
 
 int main(void)
