@@ -1,7 +1,5 @@
 """One TrainJob of a test: what it is, what became of it, and its parts."""
 
-import json
-
 from support.cluster import condition_of, status_of
 
 
@@ -59,8 +57,3 @@ class Job:
     def model(self, job):
         """The model's file, of the object as it was when it had succeeded."""
         return self.storage / status_of(job)["model"]["path"]
-
-
-def lines_of(log):
-    """A trainer's or operator's log as objects: it writes one JSON object a line."""
-    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
