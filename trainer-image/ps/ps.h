@@ -17,8 +17,9 @@
  * the round that clips by norm, whose answer applies the step to them, and of no other.
  *
  * With the plan's wire BFloat16 every node and every parameter handed out is rounded to it, and payloads are of it. The
- * parameters themselves stay float32 in the shard; what anybody computes with, validates or keeps as the model's file
- * is what was handed out.
+ * parameters themselves stay float32 in the shard, running statistics among them, so that steps too small for the wire
+ * add up; what anybody computes with, validates or keeps as the model's file is what was handed out. Only of KAverage
+ * there is no finer copy: its rounds begin and end with what was rounded.
  */
 #ifndef THOLE_PS_PS_H
 #define THOLE_PS_PS_H
