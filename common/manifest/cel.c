@@ -265,14 +265,26 @@ static struct value unary(struct cel *cel)
     return postfix(cel);
 }
 
+static struct value sum(struct cel *cel)
+{
+    struct value value = unary(cel);
+    while (cel->pool.why == NULL && take(cel, "+")) {
+        struct value right = unary(cel);
+        value.number += right.number;
+        if (value.kind != VALUE_NUMBER || right.kind != VALUE_NUMBER)
+            value = no_value;
+    }
+    return value;
+}
+
 static struct value relation(struct cel *cel)
 {
     static const char *const signs[] = {"==", "!=", "<=", ">=", "<", ">", "in"};
-    struct value left = unary(cel);
+    struct value left = sum(cel);
     for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
         if (!take(cel, signs[i]))
             continue;
-        struct value right = unary(cel);
+        struct value right = sum(cel);
         if (i == 6)
             return value_is_in(&left, &right);
         if (i < 2) {

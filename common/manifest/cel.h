@@ -1,6 +1,6 @@
 /* cel — the part of the Common Expression Language that our CRDs' rules use, evaluated on one value.
  *
- * Literals (numbers, strings, lists), members, indices, ! - == != < <= > >= in && || ?:, has(), size(), string(),
+ * Literals (numbers, strings, lists), members, indices, ! - + == != < <= > >= in && || ?:, has(), size(), string(),
  * matches(), startsWith(), contains(), split(), isQuantity(), quantity() with isLessThan() and isGreaterThan(), and the
  * macros all, exists, exists_one and map over lists and over the keys of objects. As in Kubernetes an error on one side
  * of && and || does not matter where the other side decides.

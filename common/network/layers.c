@@ -77,7 +77,7 @@ static const struct member {
     {"filters", MEMBER(filters), MEMBER_U32, TYPE(CONV2D), TYPE(CONV2D), .least = 1, .most = 65536},
     {"kernel", MEMBER(kernel), MEMBER_U32, TYPE(CONV2D) | POOLS, TYPE(CONV2D) | POOLS, .least = 1, .most = 4096},
     {"stride", MEMBER(stride), MEMBER_U32, TYPE(CONV2D) | POOLS, BIT_NONE, .least = 1, .most = 4096},
-    {"padding", MEMBER(padding), MEMBER_U32, TYPE(CONV2D), BIT_NONE, .least = 0, .most = 4096},
+    {"padding", MEMBER(padding), MEMBER_U32, TYPE(CONV2D) | POOLS, BIT_NONE, .least = 0, .most = 4096},
     {"groups", MEMBER(groups), MEMBER_U32, TYPE(CONV2D), BIT_NONE, .least = 1, .most = 65536, .fallback = 1},
     {"bias", MEMBER(bias), MEMBER_BOOL, TYPE(DENSE) | TYPE(CONV2D), BIT_NONE, .fallback = true},
     {"rows", MEMBER(rows), MEMBER_U32, TYPE(EMBEDDING), BIT_NONE, .least = 1, .most = NETWORK_ROWS_MOST},

@@ -173,8 +173,14 @@ static int shape_conv2d(struct builder *builder, struct network_layer *layer, st
     return add_weight_and_bias(network, layer, 4, dims, err);
 }
 
+/* PyTorch's bound: a window must not lie in the padding alone. */
 static int shape_pool(struct builder *builder, struct network_layer *layer, struct error *err)
 {
+    if (layer->padding > layer->kernel / 2)
+        return layer_refused(layer, err,
+                             "its padding %" PRIu32 " is more than half of its %" PRIu32 "×%" PRIu32
+                             " window over its input of %s: make it smaller",
+                             layer->padding, layer->kernel, layer->kernel, first_input(builder->network, layer).text);
     return slide(builder->network, layer, layer->in.c, "window", err);
 }
 

@@ -34,10 +34,11 @@ enum {
 /* Names in YAML are CamelCase: Dense, Conv2D, MaxPool, AvgPool, GlobalAvgPool, BatchNorm, LayerNorm, Dropout,
  * Embedding, Sum, Add, Concat, Columns, Flatten, ReLU, GELU, Tanh, Sigmoid. */
 enum layer_type {
-    LAYER_DENSE,          /* [in] → [units]; units absent: as many as the loss wants */
-    LAYER_CONV2D,         /* c×h×w → filters×oh×ow; o = ⌊(i + 2·padding − kernel)/stride⌋ + 1 */
-    LAYER_MAXPOOL,        /* kernel, stride (absent: kernel); what does not fill a window is left out */
-    LAYER_AVGPOOL,        /* the same */
+    LAYER_DENSE,   /* [in] → [units]; units absent: as many as the loss wants */
+    LAYER_CONV2D,  /* c×h×w → filters×oh×ow; o = ⌊(i + 2·padding − kernel)/stride⌋ + 1 */
+    LAYER_MAXPOOL, /* kernel, stride (absent: kernel), padding ≤ kernel/2, which is never the largest; what does
+                      not fill a window is left out */
+    LAYER_AVGPOOL, /* the same, with padding that counts as zeros (PyTorch's count_include_pad) */
     LAYER_GLOBAL_AVGPOOL, /* c×h×w → [c] */
     LAYER_BATCHNORM,      /* per channel, over the block's samples (and places) */
     LAYER_LAYERNORM,      /* over all elements of a sample */

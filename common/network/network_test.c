@@ -39,6 +39,15 @@ static void lists_that_do_not_fit_are_named_with_both_shapes(void **state)
          "sample)"},
         {"[{\"name\":\"p\",\"type\":\"AvgPool\",\"kernel\":13}," DENSE_FC "]",
          "layer p (AvgPool): its 13×13 window does not fit its input of 6×12×12 (the sample)"},
+        {"[{\"name\":\"p\",\"type\":\"AvgPool\",\"kernel\":15,\"padding\":1}," DENSE_FC "]",
+         "layer p (AvgPool): its 15×15 window with padding 1 does not fit its input of 6×12×12 (the sample)"},
+        {"[{\"name\":\"p\",\"type\":\"MaxPool\",\"kernel\":3,\"padding\":2}," DENSE_FC "]",
+         "layer p (MaxPool): its padding 2 is more than half of its 3×3 window over its input of 6×12×12 (the sample): "
+         "make it smaller"},
+        {"[{\"name\":\"p\",\"type\":\"MaxPool\",\"kernel\":3,\"stride\":2,\"padding\":1},"
+         "{\"name\":\"q\",\"type\":\"AvgPool\",\"kernel\":2,\"stride\":1,\"padding\":1},"
+         "{\"name\":\"a\",\"type\":\"Add\",\"inputs\":[\"p\",\"q\"]}," DENSE_FC "]",
+         "layer a (Add): its inputs differ in shape: 6×6×6 from layer p and 6×7×7 from layer q"},
         {"[{\"name\":\"c\",\"type\":\"Conv2D\",\"filters\":6,\"kernel\":3},"
          "{\"name\":\"a\",\"type\":\"Add\",\"inputs\":[\"c\",\"input\"]}," DENSE_FC "]",
          "layer a (Add): its inputs differ in shape: 6×10×10 from layer c and 6×12×12 (the sample)"},

@@ -96,9 +96,9 @@ def layer_norm(name, x):
     return case(name, "LAYERNORM", [x], lambda i, p: F.layer_norm(i[0], x.shape[1:], *p), params, norm_members(params))
 
 
-def pool(name, kind, compute, x, kernel, stride):
-    return case(name, kind, [x], lambda i, p: compute(i[0], kernel, stride), (),
-                f", .kernel = {kernel}, .stride = {stride}")
+def pool(name, kind, compute, x, kernel, stride, padding=0):
+    return case(name, kind, [x], lambda i, p: compute(i[0], kernel, stride, padding), (),
+                f", .kernel = {kernel}, .stride = {stride}" + (f", .padding = {padding}" if padding else ""))
 
 
 def convolution(name, x, filters, kernel, stride, padding, groups):
@@ -145,6 +145,18 @@ def layers():
     ]
 
 
+def later_layers():
+    """What came when the numbers of the others were drawn already."""
+    return [
+        pool("maximum, with padding", "MAXPOOL", F.max_pool2d, spread(2, 2, 5, 6), 3, 2, 1),
+        pool("maximum, 2 by 2 with padding", "MAXPOOL", F.max_pool2d, spread(1, 2, 4, 7), 2, 2, 1),
+        pool("maximum, with more padding than input", "MAXPOOL", F.max_pool2d, spread(2, 2, 1, 3), 5, 1, 2),
+        pool("average, with padding", "AVGPOOL", F.avg_pool2d, randoms(2, 2, 5, 6), 3, 2, 1),
+        pool("average, with padding and gaps", "AVGPOOL", F.avg_pool2d, randoms(1, 2, 5, 8), 2, 3, 1),
+        pool("average, with more padding than input", "AVGPOOL", F.avg_pool2d, randoms(2, 2, 1, 3), 5, 1, 2),
+    ]
+
+
 def loss(name, kind, compute, outputs, targets, delta=0):
     y = outputs.clone().requires_grad_()
     total = compute(y, targets)
@@ -175,6 +187,7 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     layer_cases, loss_cases = layers(), losses()
+    layer_cases += later_layers()
     print("/* Made by hack/golden/layers.py from PyTorch's own numbers: do not edit. */")
     print("// clang-format off")
     print("\n".join(arrays))

@@ -81,7 +81,7 @@ extern const struct layer_kind dense_kind;
  * c runs over the input channels of o's group */
 extern const struct layer_kind conv2d_kind;
 
-/* The largest of each window, the first of equal ones row by row. */
+/* The largest of each window, the first of equal ones row by row; padding is below all. */
 extern const struct layer_kind maxpool_kind;
 
 extern const struct layer_kind relu_kind; /* x < 0 ? 0 : x, so that NaN stays seen */

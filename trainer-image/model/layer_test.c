@@ -97,20 +97,21 @@ static struct network_layer conv2d_layer(struct shape in, uint32_t channels, uin
     return strided_layer(in, channels, kernel, padding, 1, 1);
 }
 
-static struct network_layer window_layer(struct shape in, uint32_t kernel, uint32_t stride)
+static struct network_layer window_layer(struct shape in, uint32_t kernel, uint32_t stride, uint32_t padding)
 {
     return (struct network_layer){
         .type = LAYER_MAXPOOL,
         .in = in,
-        .out = {in.c, (in.h - kernel) / stride + 1, (in.w - kernel) / stride + 1},
+        .out = {in.c, (in.h + 2 * padding - kernel) / stride + 1, (in.w + 2 * padding - kernel) / stride + 1},
         .kernel = kernel,
         .stride = stride,
+        .padding = padding,
     };
 }
 
 static struct network_layer maxpool_layer(struct shape in)
 {
-    return window_layer(in, 2, 2);
+    return window_layer(in, 2, 2, 0);
 }
 
 static struct network_layer relu_layer(uint32_t size)
@@ -339,10 +340,11 @@ static void maxpool_equals_its_reference(void **state)
         compare_maxpool(&layer);
     }
     for (uint32_t kernel = 1; kernel <= 4; kernel++)
-        for (uint32_t stride = 1; stride <= 4; stride++) {
-            const struct network_layer layer = window_layer((struct shape){2, 6, 9}, kernel, stride);
-            compare_maxpool(&layer);
-        }
+        for (uint32_t stride = 1; stride <= 4; stride++)
+            for (uint32_t padding = 0; padding <= kernel / 2; padding++) {
+                const struct network_layer layer = window_layer((struct shape){2, 6, 9}, kernel, stride, padding);
+                compare_maxpool(&layer);
+            }
 }
 
 /* ---- Numerical gradients: dL/dv against (L(v + h) − L(v − h)) / 2h with L = Σ y·dy ---- */

@@ -112,43 +112,69 @@ static void backward_2x2(const struct network_layer *layer, const uint32_t *argm
         }
 }
 
-/* ---- Windows of any size and step ---- */
+/* ---- Windows of any size and step, over an input with any padding ---- */
+
+/* Rows, or columns, of a window that are in the input: [begin, end), never none. */
+struct extent {
+    uint32_t begin, end;
+};
+
+static struct extent extent_of(const struct network_layer *layer, uint32_t window, uint32_t size)
+{
+    const uint32_t at = window * layer->stride; /* in an input that begins with its padding */
+    const uint32_t left = size + layer->padding - at;
+    return (struct extent){at < layer->padding ? layer->padding - at : 0, left < layer->kernel ? left : layer->kernel};
+}
+
+/* Where in its plane the place (u, v) of output (i, j)'s window is. */
+static size_t element_of(const struct network_layer *layer, uint32_t i, uint32_t j, uint32_t u, uint32_t v)
+{
+    const uint32_t row = i * layer->stride + u - layer->padding;
+    const uint32_t column = j * layer->stride + v - layer->padding;
+    return (size_t)row * layer->in.w + column;
+}
+
+static void forward_window(const struct network_layer *layer, const float *x, uint32_t i, uint32_t j, float *y,
+                           uint32_t *argmax)
+{
+    const struct extent rows = extent_of(layer, i, layer->in.h);
+    const struct extent columns = extent_of(layer, j, layer->in.w);
+    uint32_t which = rows.begin * layer->kernel + columns.begin;
+    float best = x[element_of(layer, i, j, rows.begin, columns.begin)];
+    for (uint32_t u = rows.begin; u < rows.end; u++)
+        for (uint32_t v = columns.begin; v < columns.end; v++) {
+            const float value = x[element_of(layer, i, j, u, v)];
+            which = value > best ? u * layer->kernel + v : which;
+            best = value > best ? value : best;
+        }
+    *y = best;
+    *argmax = which;
+}
 
 static void forward_any(const struct network_layer *layer, const float *x, float *y, uint32_t *argmax, uint32_t n)
 {
-    const size_t w = layer->in.w;
-    const uint32_t k = layer->kernel;
-    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, x += layer->in.h * w)
-        for (size_t i = 0; i < layer->out.h; i++)
-            for (size_t j = 0; j < layer->out.w; j++, y++, argmax++) {
-                const float *window = x + i * layer->stride * w + j * layer->stride;
-                uint32_t which = 0;
-                float best = window[0];
-                for (uint32_t place = 1; place < k * k; place++) {
-                    const float value = window[place / k * w + place % k];
-                    which = value > best ? place : which;
-                    best = value > best ? value : best;
-                }
-                *y = best;
-                *argmax = which;
-            }
+    const size_t size = (size_t)layer->in.h * layer->in.w;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, x += size)
+        for (uint32_t i = 0; i < layer->out.h; i++)
+            for (uint32_t j = 0; j < layer->out.w; j++)
+                forward_window(layer, x, i, j, y++, argmax++);
 }
 
 static void backward_any(const struct network_layer *layer, const uint32_t *argmax, const float *dy, float *dx,
                          uint32_t n)
 {
-    const size_t w = layer->in.w;
+    const size_t size = (size_t)layer->in.h * layer->in.w;
     const uint32_t k = layer->kernel;
     memset(dx, 0, n * shape_size(layer->in) * sizeof *dx);
-    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, dx += layer->in.h * w)
-        for (size_t i = 0; i < layer->out.h; i++)
-            for (size_t j = 0; j < layer->out.w; j++, dy++, argmax++)
-                dx[(i * layer->stride + *argmax / k) * w + j * layer->stride + *argmax % k] += *dy;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, dx += size)
+        for (uint32_t i = 0; i < layer->out.h; i++)
+            for (uint32_t j = 0; j < layer->out.w; j++, dy++, argmax++)
+                dx[element_of(layer, i, j, *argmax / k, *argmax % k)] += *dy;
 }
 
 static bool is_2x2(const struct network_layer *layer)
 {
-    return layer->kernel == 2 && layer->stride == 2;
+    return layer->kernel == 2 && layer->stride == 2 && layer->padding == 0;
 }
 
 static void maxpool_forward(const struct layer_call *call)

@@ -277,6 +277,11 @@ static const char *const graphs[] = {
     "{'name':'a2','type':'Add','inputs':['p','r3']},{'name':'g','type':'GlobalAvgPool'},{'name':'b2','type':'BatchNorm'"
     "},"
     "{'name':'e','type':'GELU'},{'name':'fc','type':'Dense'}]",
+    /* pools over padding */
+    "[{'name':'c','type':'Conv2D','filters':3,'kernel':3,'padding':1},{'name':'p','type':'AvgPool','kernel':4,'stride':"
+    "3,"
+    "'padding':2},{'name':'m','type':'MaxPool','kernel':4,'stride':3,'padding':2,'inputs':['c']},"
+    "{'name':'j','type':'Concat','inputs':['p','m']},{'name':'f','type':'Flatten'},{'name':'fc','type':'Dense'}]",
     /* nothing is trained on one side */
     "[{'name':'p','type':'AvgPool','kernel':2},{'name':'r','type':'ReLU'},{'name':'c','type':'Conv2D','filters':2,"
     "'kernel':1,'stride':2,'inputs':['input']},{'name':'a','type':'Add','inputs':['r','c']},{'name':'g','type':'ReLU'},"

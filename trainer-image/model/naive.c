@@ -57,7 +57,11 @@ static double pool_value(const struct view *v, size_t s, size_t c, size_t i, siz
     double sum = 0;
     for (size_t u = 0; u < kh; u++)
         for (size_t w = 0; w < kw; w++) {
-            const double x = at(v->inputs[0], layer->in, s, c, i * layer->stride + u, j * layer->stride + w);
+            const size_t row = i * layer->stride + u - layer->padding; /* too large where below zero */
+            const size_t column = j * layer->stride + w - layer->padding;
+            if (row >= layer->in.h || column >= layer->in.w)
+                continue;
+            const double x = at(v->inputs[0], layer->in, s, c, row, column);
             most = fmax(most, x);
             sum += x;
         }

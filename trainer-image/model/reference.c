@@ -159,39 +159,41 @@ void conv2d_backward_reference(const struct network_layer *layer, const float *p
         dx[i] = (float)sums[i];
 }
 
-/* Where the window of output (i, j) begins in its plane. */
-static size_t window_at(const struct network_layer *layer, size_t plane, size_t i, size_t j)
+/* Where place `place` of output (i, j)'s window is in its plane; SIZE_MAX: in the padding. */
+static size_t place_at(const struct network_layer *layer, size_t i, size_t j, uint32_t place)
 {
-    return (plane * layer->in.h + i * layer->stride) * layer->in.w + j * layer->stride;
-}
-
-static size_t place_at(const struct network_layer *layer, uint32_t place)
-{
-    return (size_t)place / layer->kernel * layer->in.w + place % layer->kernel;
+    const size_t row = i * layer->stride + place / layer->kernel - layer->padding; /* too large where below zero */
+    const size_t column = j * layer->stride + place % layer->kernel - layer->padding;
+    return row < layer->in.h && column < layer->in.w ? row * layer->in.w + column : SIZE_MAX;
 }
 
 void maxpool_forward_reference(const struct network_layer *layer, const float *x, float *y, uint32_t *argmax,
                                uint32_t n)
 {
-    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
+    const size_t size = (size_t)layer->in.h * layer->in.w;
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, x += size)
         for (size_t i = 0; i < layer->out.h; i++)
             for (size_t j = 0; j < layer->out.w; j++, y++, argmax++) {
-                const float *window = x + window_at(layer, plane, i, j);
-                *argmax = 0;
-                for (uint32_t place = 0; place < layer->kernel * layer->kernel; place++)
-                    if (window[place_at(layer, place)] > window[place_at(layer, *argmax)])
-                        *argmax = place;
-                *y = window[place_at(layer, *argmax)];
+                size_t best = SIZE_MAX;
+                for (uint32_t place = 0; place < layer->kernel * layer->kernel; place++) {
+                    const size_t at = place_at(layer, i, j, place);
+                    if (at == SIZE_MAX || (best != SIZE_MAX && !(x[at] > x[best])))
+                        continue;
+                    best = at;
+                    *argmax = place;
+                }
+                *y = x[best];
             }
 }
 
 void maxpool_backward_reference(const struct network_layer *layer, const uint32_t *argmax, const float *dy, float *dx,
                                 uint32_t n)
 {
+    const size_t size = (size_t)layer->in.h * layer->in.w;
     for (size_t i = 0; i < n * shape_size(layer->in); i++)
         dx[i] = 0;
-    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++)
+    for (size_t plane = 0; plane < (size_t)n * layer->in.c; plane++, dx += size)
         for (size_t i = 0; i < layer->out.h; i++)
             for (size_t j = 0; j < layer->out.w; j++, dy++, argmax++)
-                dx[window_at(layer, plane, i, j) + place_at(layer, *argmax)] += *dy;
+                dx[place_at(layer, i, j, *argmax)] += *dy;
 }
