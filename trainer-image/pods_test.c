@@ -144,6 +144,37 @@ static void test_a_worker_with_other_data_is_refused(void **state)
     cluster_free(&cluster);
 }
 
+/* Members whose results have another last bit. Were one of them taken, the job would go on with it to its end. */
+static void test_members_with_other_numerics_are_refused(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    cluster_make(&cluster, 2, 1);
+    struct cluster other = cluster;
+    other.program = THOLE_TRAINER_OTHER;
+    struct process ps[2], worker, stranger;
+    start_ps(&ps[0], &cluster, 0, NULL, false, NULL);
+    start_worker(&worker, &cluster, NULL, false, NULL);
+    start_ps(&stranger, &other, 1, NULL, false, NULL);
+    process_expect_end(&stranger, 1,
+                       " computes other bits than the coordinator: run one trainer image everywhere, and choose "
+                       "nodes with like CPUs (spec.template.spec.nodeSelector)");
+    start_ps(&ps[1], &cluster, 1, NULL, false, NULL);
+    process_expect_end(&worker, 0, NULL);
+    process_expect_end(&ps[0], 0, NULL);
+    process_expect_end(&ps[1], 0, NULL);
+
+    start_ps(&ps[0], &cluster, 0, NULL, false, NULL);
+    start_ps(&ps[1], &cluster, 1, NULL, false, NULL);
+    start_worker(&stranger, &other, NULL, false, NULL);
+    process_expect_end(&stranger, 1, "computes other bits than the coordinator, though both use OpenBLAS's ");
+    start_worker(&worker, &cluster, NULL, false, NULL);
+    process_expect_end(&worker, 0, NULL);
+    process_expect_end(&ps[0], 0, NULL);
+    process_expect_end(&ps[1], 0, NULL);
+    cluster_free(&cluster);
+}
+
 static void test_a_shard_may_start_again_before_the_job_does(void **state)
 {
     (void)state;
@@ -328,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_cut_connections_change_no_average),
         cmocka_unit_test(test_a_worker_takes_the_jobs_kernels),
         cmocka_unit_test(test_a_worker_with_other_data_is_refused),
+        cmocka_unit_test(test_members_with_other_numerics_are_refused),
         cmocka_unit_test(test_a_shard_may_start_again_before_the_job_does),
         cmocka_unit_test(test_workers_forget_a_coordinator_that_starts_anew),
         cmocka_unit_test(test_after_the_end_they_stay_until_told_to_go),

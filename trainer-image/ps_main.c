@@ -1,6 +1,7 @@
 /* The role `ps`: a shard behind one port, and with shard 0 the coordinator. */
 #include "pod.h"
 
+#include "canary.h"
 #include "common/plan/tasks.h"
 #include "coordinator/registrant.h"
 #include "coordinator/server.h"
@@ -295,7 +296,8 @@ static int start_coordinator(struct ps *ps, const struct model *model, const str
         .arg = ps,
     };
     memcpy(options.token, pod->token, sizeof options.token);
-    if (model_canary(model, pod->plan->training.batch_size, pod->plan->blocks, train->samples, options.canary, err) < 0)
+    if (canary_of_worker(pod->plan, model, train->samples, options.canary, err) < 0 ||
+        canary_of_shard(pod->plan, model, train->samples, options.shard_canary, err) < 0)
         return -1;
     if (coordinator_server_new(&ps->coordinator, &options, err) < 0)
         return -1;
@@ -303,7 +305,7 @@ static int start_coordinator(struct ps *ps, const struct model *model, const str
     return 0;
 }
 
-static int start_registrant(struct ps *ps, struct error *err)
+static int start_registrant(struct ps *ps, const struct model *model, uint64_t train_samples, struct error *err)
 {
     if (ps->pod->coordinator == NULL)
         return error_set(err, "shard %u needs --coordinator or THOLE_COORDINATOR, the host:port of shard 0",
@@ -320,6 +322,8 @@ static int start_registrant(struct ps *ps, struct error *err)
         .lost = on_lost,
         .arg = ps,
     };
+    if (canary_of_shard(ps->pod->plan, model, train_samples, options.canary, err) < 0)
+        return -1;
     return registrant_new(&ps->registrant, &options, err);
 }
 
@@ -386,7 +390,8 @@ static int start(struct ps *ps, const struct model *model, const struct dataset_
     if (listener < 0)
         return -1;
     own_address(ps->pod, port, ps->address);
-    int started = ps->pod->shard == 0 ? start_coordinator(ps, model, train, test, err) : start_registrant(ps, err);
+    int started = ps->pod->shard == 0 ? start_coordinator(ps, model, train, test, err)
+                                      : start_registrant(ps, model, train->samples, err);
     if (started < 0 || net_watch_fd(ps->net, signals, on_signal, ps, err) < 0 ||
         net_listen(ps->net, move_fd(&listener), &dispatcher, ps, err) < 0)
         return -1;

@@ -1,6 +1,7 @@
 /* The role `worker`: data first, then the job. */
 #include "pod.h"
 
+#include "canary.h"
 #include "numerics/numerics.h"
 #include "worker/worker.h"
 
@@ -43,8 +44,7 @@ int worker_main(const struct pod *pod, struct error *err)
         .argv = pod->argv,
         .exit_when_done = pod->exit_when_done,
     };
-    if (model_canary(model, pod->plan->training.batch_size, pod->plan->blocks, dataset_samples(train), options.canary,
-                     err) < 0)
+    if (canary_of_worker(pod->plan, model, dataset_samples(train), options.canary, err) < 0)
         return -1;
     cleanup_worker struct worker *worker = NULL;
     if (worker_new(&worker, &options, err) < 0 || net_watch_fd(net, signals, on_signal, worker, err) < 0)

@@ -50,6 +50,8 @@ struct coordinator_server {
 /* server.c: does what the coordinator has decided; to be called after each event that it is told. */
 void coordinator_server_act(struct coordinator_server *server);
 void peer_send_empty(struct peer *peer, enum frame_type type);
+/* Is its canary the one that is expected? */
+bool peer_computes(const char *canary, const uint8_t expected[SHA256_SIZE]);
 
 /* workers.c. What a worker says; -1 closes its connection with the sentence. */
 int workers_receive(struct peer *peer, const struct frame *frame, const void *payload, struct error *err);

@@ -1,5 +1,7 @@
 #include "coordinator/registrant.h"
 
+#include "common/json.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,13 +15,28 @@ struct registrant {
     bool over;     /* the job is, or this has been told to be lost */
 };
 
+static char *register_text(const struct registrant_options *options)
+{
+    char canary[SHA256_HEX_SIZE];
+    hex_encode(options->canary, sizeof options->canary, canary);
+    bool whole = true;
+    cleanup_json cJSON *json = cJSON_CreateObject();
+    json_add_text(json, "address", options->address, &whole);
+    json_add_text(json, "canary", canary, &whole);
+    return whole && json != NULL ? json_print(json) : NULL;
+}
+
 static void registrant_ready(void *arg, struct conn *conn, enum dialogue dialogue, uint64_t peer_boot)
 {
     struct registrant *registrant = arg;
     (void)dialogue;
     (void)peer_boot;
-    conn_send_bytes(conn, &(struct frame){.type = FRAME_REGISTER, .node = registrant->options.shard},
-                    registrant->options.address, strlen(registrant->options.address));
+    cleanup_free char *text = register_text(&registrant->options);
+    if (text == NULL)
+        conn_close(conn, "register with the coordinator: no memory"); /* and again, later */
+    else
+        conn_send_bytes(conn, &(struct frame){.type = FRAME_REGISTER, .node = registrant->options.shard}, text,
+                        strlen(text));
 }
 
 static void *registrant_place(void *arg, struct conn *conn, const struct frame *frame, struct error *err)

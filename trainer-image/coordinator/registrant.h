@@ -14,6 +14,7 @@ struct registrant_options {
     const char *coordinator; /* "host:port" */
     const char *address;     /* where others reach this shard */
     uint32_t shard;
+    uint8_t canary[SHA256_SIZE]; /* of what this shard computes */
     void (*accepted)(void *arg, uint32_t term);
     /* A round's scalars have come (shard_commit()); -1 closes the connection with the sentence. */
     int (*committed)(void *arg, uint64_t step, uint32_t round, const double *scalars, uint32_t count,

@@ -136,6 +136,13 @@ void coordinator_server_act(struct coordinator_server *server)
 
 /* ---- connections ---- */
 
+bool peer_computes(const char *canary, const uint8_t expected[SHA256_SIZE])
+{
+    char hex[SHA256_HEX_SIZE];
+    hex_encode(expected, SHA256_SIZE, hex);
+    return strcmp(canary, hex) == 0;
+}
+
 void peer_send_empty(struct peer *peer, enum frame_type type)
 {
     conn_send(peer->conn, &(struct frame){.type = (uint8_t)type, .term = FIRST_TERM}, NULL);
@@ -145,7 +152,7 @@ static void *peer_place(void *arg, struct conn *conn, const struct frame *frame,
 {
     const struct peer *peer = arg;
     bool join = peer->dialogue == DIALOGUE_CONTROL && frame->type == FRAME_JOIN && frame->length <= JOIN_MOST;
-    bool reg = peer->dialogue == DIALOGUE_REGISTER && frame->type == FRAME_REGISTER && frame->length <= ADDRESS_MOST;
+    bool reg = peer->dialogue == DIALOGUE_REGISTER && frame->type == FRAME_REGISTER;
     bool norms = peer->dialogue == DIALOGUE_REGISTER && frame->type == FRAME_NORMS && peer->known;
     if (!join && !reg && !norms) {
         error_set(err, "a frame of type %u cannot have a payload of %u bytes here", frame->type, frame->length);

@@ -25,11 +25,11 @@ struct coordinator_server_options {
     uint64_t train_samples, test_samples;
     uint64_t boot_id;
     uint8_t token[SHA256_SIZE];
-    const char *kernel; /* the job's, which is this process's */
-    uint8_t canary[SHA256_SIZE];
-    const char *address;    /* where others reach this process */
-    const char *model_path; /* the file to write; NULL: none */
-    const char *model_name; /* how it is reported */
+    const char *kernel;                                     /* the job's, which is this process's */
+    uint8_t canary[SHA256_SIZE], shard_canary[SHA256_SIZE]; /* what workers and shards must compute */
+    const char *address;                                    /* where others reach this process */
+    const char *model_path;                                 /* the file to write; NULL: none */
+    const char *model_name;                                 /* how it is reported */
 
     const char *pod, *pod_uid;    /* for the report */
     const char *operator_address; /* NULL: no operator */

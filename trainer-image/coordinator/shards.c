@@ -14,6 +14,18 @@ static int receive_register(struct peer *peer, const struct frame *frame, const 
         return error_set(err, "shard %u cannot register: those of this job are 1 to %u", frame->node,
                          server->options.plan->shards - 1);
     struct shard_place *place = &server->shards[frame->node];
+    cleanup_json cJSON *json = json_parse(payload, frame->length, "REGISTER", err);
+    if (json == NULL)
+        return -1;
+    const char *address = json_string(json, "address", "");
+    if (!peer_computes(json_string(json, "canary", ""), server->options.shard_canary))
+        return error_set(
+            err,
+            "shard %u at %.200s computes other bits than the coordinator: run one trainer image everywhere, "
+            "and choose nodes with like CPUs (spec.template.spec.nodeSelector)",
+            frame->node, address);
+    if (address[0] == '\0' || strlen(address) >= sizeof place->address)
+        return error_set(err, "shard %u registers with an address that is none", frame->node);
     if (coordinator_shard_registered(server->coordinator, frame->node, clock_now(), err) < 0)
         return -1;
     /* Of two processes of one shard the one that came last is it; the job has not started. */
@@ -25,8 +37,7 @@ static int receive_register(struct peer *peer, const struct frame *frame, const 
     peer->shard = frame->node;
     place->peer = peer;
     place->boot = peer->boot;
-    memcpy(place->address, payload, frame->length);
-    place->address[frame->length] = '\0';
+    snprintf(place->address, sizeof place->address, "%s", address);
     peer_send_empty(peer, FRAME_ACCEPTED);
     char text[16];
     snprintf(text, sizeof text, "%u", frame->node);

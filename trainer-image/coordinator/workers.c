@@ -96,9 +96,7 @@ static int judge(const struct coordinator_server *server, const struct join *joi
                          "coordinator %" PRIu64 " and %" PRIu64 ": give every node the same files",
                          join->pod, join->train_samples, join->test_samples, options->train_samples,
                          options->test_samples);
-    char canary[SHA256_HEX_SIZE];
-    hex_encode(options->canary, sizeof options->canary, canary);
-    if (strcmp(join->canary, canary) != 0)
+    if (!peer_computes(join->canary, options->canary))
         return error_set(err,
                          "worker %s computes other bits than the coordinator, though both use OpenBLAS's %s kernels: "
                          "run one trainer image everywhere, and choose nodes with like CPUs "

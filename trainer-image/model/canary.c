@@ -27,7 +27,7 @@ enum { TABLE_ROWS = 16 };
 struct canary {
     const struct model *model;
     struct workspace *workspace;
-    float *params, *next, *velocity, *grad, *x;
+    float *params, *grad, *x;
     float *targets;
     uint32_t ids[TABLE_ROWS];
     struct model_rows rows[NETWORK_TABLES_MOST]; /* the first few of each table */
@@ -90,7 +90,7 @@ static void make_samples(struct canary *canary, uint32_t n)
     }
 }
 
-/* One training step's numbers for a block of n samples. */
+/* One block's numbers, for n samples. */
 static void sing(struct canary *canary, uint32_t n)
 {
     const struct network *network = model_network(canary->model);
@@ -100,14 +100,10 @@ static void sing(struct canary *canary, uint32_t n)
         .n = n, .x = canary->x, .targets = canary->targets, .place = {canary_seed, 0, n}, .rows = canary->rows};
     double loss = model_gradient(canary->model, canary->params, &batch, canary->grad, canary->workspace);
     struct evaluation evaluation = model_evaluate(canary->model, canary->params, &batch, canary->workspace);
-    const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, n);
-    vector_sgd(&sgd, canary->next, canary->params, canary->velocity, canary->grad, parameters);
-
     sha256_stream_add(canary->digest, &loss, sizeof loss);
     sha256_stream_add(canary->digest, &evaluation.loss_sum, sizeof evaluation.loss_sum);
     sha256_stream_add(canary->digest, &evaluation.correct, sizeof evaluation.correct);
     sha256_stream_add(canary->digest, canary->grad, parameters * sizeof *canary->grad);
-    sha256_stream_add(canary->digest, canary->next, parameters * sizeof *canary->next);
     sha256_stream_add(canary->digest, canary->row_grads, row_floats(network) * sizeof(float));
 }
 
@@ -135,7 +131,7 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
     cleanup_workspace struct workspace *workspace = NULL;
     if (workspace_new(&workspace, model, most, err) < 0)
         return -1;
-    cleanup_free float *vectors = calloc(4 * parameters, sizeof *vectors);
+    cleanup_free float *vectors = calloc(2 * parameters, sizeof *vectors);
     cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
     cleanup_free float *targets = malloc(most * sizeof *targets);
     const size_t floats = row_floats(model_network(model));
@@ -147,9 +143,7 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         .model = model,
         .workspace = workspace,
         .params = vectors,
-        .next = vectors + parameters,
-        .velocity = vectors + 2 * parameters,
-        .grad = vectors + 3 * parameters,
+        .grad = vectors + parameters,
         .x = x,
         .targets = targets,
         .row_values = rows,

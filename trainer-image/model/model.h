@@ -116,10 +116,9 @@ enum { MODEL_EVALUATE_SAMPLES = 16 };
 struct evaluation model_evaluate(const struct model *model, const float *params, const struct model_batch *batch,
                                  struct workspace *workspace);
 
-/* A digest over what this process computes for the plan: gradients of every size of block that steps of `batch`
- * samples in `blocks` blocks have over `train_samples` samples (the last step may be short), for fixed random
- * parameters and inputs, the optimizer, exp and log. Two processes with equal digests train to equal bits.
- * Takes some milliseconds. */
+/* A digest over what this process computes of a model: gradients and evaluations of every size of block that steps of
+ * `batch` samples in `blocks` blocks have over `train_samples` samples (the last step may be short), for fixed random
+ * parameters and inputs, and exp and log. Takes some milliseconds. */
 int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uint64_t train_samples,
                  uint8_t out[SHA256_SIZE], struct error *err);
 

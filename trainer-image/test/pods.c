@@ -15,6 +15,7 @@
 void cluster_make_job(struct cluster *cluster, uint32_t shards, uint32_t epochs, const char *model, const char *rate)
 {
     struct error err = {0};
+    cluster->program = "thole-trainer";
     bed_make(&cluster->bed);
     bed_put_model_job(&cluster->bed, model, epochs, 37, rate);
     struct options options = {
@@ -52,7 +53,7 @@ void start_ps(struct process *pod, const struct cluster *cluster, uint32_t shard
     snprintf(index, sizeof index, "%u", shard);
     snprintf(coordinator, sizeof coordinator, "127.0.0.1:%u", cluster->ports[0]);
     snprintf(address, sizeof address, "127.0.0.1:%u", cluster->ports[shard]);
-    const char *argv[] = {"thole-trainer",
+    const char *argv[] = {cluster->program,
                           "ps",
                           "--shard",
                           index,
@@ -80,7 +81,7 @@ void start_worker(struct process *pod, const struct cluster *cluster, const char
 {
     char coordinator[32];
     snprintf(coordinator, sizeof coordinator, "127.0.0.1:%u", cluster->ports[0]);
-    const char *argv[] = {"thole-trainer",
+    const char *argv[] = {cluster->program,
                           "worker",
                           "--plan",
                           cluster->plan,

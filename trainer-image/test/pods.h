@@ -6,6 +6,7 @@
 
 struct cluster {
     struct bed bed;
+    const char *program; /* argv[0]: see process_start() */
     char plan[128], token[128], model[160];
     int listeners[2];
     uint16_t ports[2];

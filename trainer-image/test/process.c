@@ -16,6 +16,7 @@ enum { TEXT_MOST = 1 << 20 };
 
 void process_start(struct process *process, const char *const argv[], int listener, const char *environment)
 {
+    const char *program = strchr(argv[0], '/') != NULL ? argv[0] : THOLE_TRAINER;
     int ends[2];
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     posix_spawn_file_actions_t actions;
@@ -31,7 +32,7 @@ void process_start(struct process *process, const char *const argv[], int listen
     memcpy(list, environ, count * sizeof *list);
     list[count] = (char *)environment;
     *process = (struct process){0};
-    assert_int_equal(posix_spawn(&process->pid, THOLE_TRAINER, &actions, NULL, (char *const *)argv, list), 0);
+    assert_int_equal(posix_spawn(&process->pid, program, &actions, NULL, (char *const *)argv, list), 0);
     posix_spawn_file_actions_destroy(&actions);
     free(list);
     close(ends[1]);

@@ -16,7 +16,8 @@ struct process {
     struct buffer text; /* what was read of it */
 };
 
-/* `listener`: a socket that it inherits as PROCESS_LISTEN_FD, or -1; `environment`: one variable more, or NULL. */
+/* argv[0]: a program's path, or any name for the trainer of this build. `listener`: a socket that it inherits as
+ * PROCESS_LISTEN_FD, or -1; `environment`: one variable more, or NULL. */
 void process_start(struct process *process, const char *const argv[], int listener, const char *environment);
 /* The next line, without its end; false at the end of all. */
 bool process_line(struct process *process, char line[PROCESS_LINE_SIZE]);

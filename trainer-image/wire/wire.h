@@ -145,7 +145,8 @@ enum frame_type {
      * offset: the share's first step, among the job's (common/plan/schedule.h); count: how many */
     FRAME_SHARE = 25,
 
-    FRAME_REGISTER = 32, /* node: shard; payload: its "host:port" */
+    /* Node: shard; payload: compact JSON {"address":"host:port","canary":"<64 hex>"}. */
+    FRAME_REGISTER = 32,
     FRAME_ACCEPTED = 33,
     FRAME_DONE = 34, /* node: shard; step */
     /* step; count: round; payload: doubles. NORMS: node: shard; offset: place of the first among the shard's own, which
