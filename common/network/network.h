@@ -139,6 +139,8 @@ struct network {
     uint32_t tensor_count;
     struct network_table tables[NETWORK_TABLES_MOST];
     uint32_t table_count;
+    bool has_rows_seed; /* rows that no gradient has touched are by this seed; else by the job's */
+    uint64_t rows_seed;
     uint64_t parameters; /* of the flat vector */
 };
 

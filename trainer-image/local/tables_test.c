@@ -50,16 +50,22 @@ static void put_dataset(const struct bed *bed, const char *label)
 }
 
 /* `more`: of the spec, lines of two spaces and a member. */
-static void put_job_of(const struct bed *bed, const char *model, uint32_t batch, const char *optimizer,
-                       const char *more)
+static void put_seeded_job(const struct bed *bed, uint32_t seed, const char *model, uint32_t batch,
+                           const char *optimizer, const char *more)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "apiVersion: thole.dev/v1alpha1\nkind: TrainJob\nmetadata: {name: test}\nspec:\n"
              "  datasetRef: {name: sales}\n  model: %s\n"
-             "  training: {epochs: 3, batchSize: %u, seed: 5, optimizer: {%s}}\n%s",
-             model, batch, optimizer, more);
+             "  training: {epochs: 3, batchSize: %u, seed: %u, optimizer: {%s}}\n%s",
+             model, batch, seed, optimizer, more);
     bed_put(bed, "job.yaml", text, strlen(text));
+}
+
+static void put_job_of(const struct bed *bed, const char *model, uint32_t batch, const char *optimizer,
+                       const char *more)
+{
+    put_seeded_job(bed, 5, model, batch, optimizer, more);
 }
 
 static void put_job(const struct bed *bed, const char *model, const char *rate, const char *more)
@@ -249,6 +255,43 @@ static void test_a_start_brings_its_rows(void **state)
     bed_free(&bed);
 }
 
+static double validation_loss(const struct bed *bed)
+{
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/history.json", bed->output);
+    cleanup_json cJSON *history = json_read_file(path, 1 << 20, &err);
+    assert_int_equal(cJSON_GetArraySize(history), 3);
+    return json_number(cJSON_GetArrayItem(history, 2), "validationLoss", -1);
+}
+
+/* Most streets of the samples that are held back have no row in the file: a job that begins from it, and one that
+ * begins from what that one leaves, see them as the first job did, whatever their own seeds are. */
+static void test_rows_that_nobody_has_touched_stay_what_they_were(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"out", "second", "third"};
+    struct bed bed;
+    char digest[SHA256_HEX_SIZE], model[256];
+    bed_make(&bed);
+    put_sales(&bed, SAMPLES);
+    put_dataset(&bed, "dear\n  classes: 2");
+    put_job(&bed, "{zoo: widedeep}", "0.02", "");
+    bed_train(&bed, 1, 2, digest);
+    const double loss = validation_loss(&bed);
+    assert_true(loss > 0);
+    for (uint32_t i = 1; i < 3; i++) {
+        snprintf(model, sizeof model, "{file: {volume: {hostPath: {path: %s}}, path: %s/model.safetensors}}",
+                 bed.folder, folders[i - 1]);
+        put_seeded_job(&bed, 5 + i, model, 41, "type: Adam, learningRate: 1e-30", ""); /* which moves nothing */
+        snprintf(bed.output, sizeof bed.output, "%s/%s", bed.folder, folders[i]);
+        bed_train(&bed, 2, 1 + i, digest);
+        if (validation_loss(&bed) != loss)
+            fail_msg("job %u computes a loss of %.17g, and the first one %.17g", i + 1, validation_loss(&bed), loss);
+    }
+    bed_free(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_one_worker_clips_as_all_do),
         cmocka_unit_test(test_values_are_learned_the_same_too),
         cmocka_unit_test(test_a_start_brings_its_rows),
+        cmocka_unit_test(test_rows_that_nobody_has_touched_stay_what_they_were),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,15 +222,25 @@ int model_file_read(const struct model *model, const char *path, float *params, 
 
 /* ---- What a file says of its network ---- */
 
-/* A whole number that is written as a string; absent: 0. */
-static int metadata_number(const cJSON *metadata, const char *name, const char *path, uint32_t *out, struct error *err)
+/* A whole number up to `most` that is written as a string; absent: 0. */
+static int metadata_whole(const cJSON *metadata, const char *name, const char *path, uint64_t most, uint64_t *out,
+                          struct error *err)
 {
     const char *text = json_string(metadata, name, "0");
     char *end = NULL;
     errno = 0;
     unsigned long long number = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] < '0' || text[0] > '9' || number > UINT32_MAX)
+    if (errno != 0 || end == text || *end != '\0' || text[0] < '0' || text[0] > '9' || number > most)
         return error_set(err, "model file '%s': its metadata's %s is no number", path, name);
+    *out = number;
+    return 0;
+}
+
+static int metadata_number(const cJSON *metadata, const char *name, const char *path, uint32_t *out, struct error *err)
+{
+    uint64_t number = 0;
+    if (metadata_whole(metadata, name, path, UINT32_MAX, &number, err) < 0)
+        return -1;
     *out = (uint32_t)number;
     return 0;
 }
@@ -273,6 +283,14 @@ static int metadata_loss(const cJSON *metadata, const char *path, struct network
     return 0;
 }
 
+/* The seed of rows that are not in the file: its own, or that of an earlier job on which it rests. */
+static int metadata_rows_seed(const cJSON *metadata, const char *path, struct network *network, struct error *err)
+{
+    const char *name = json_string(metadata, "rowsSeed", NULL) != NULL ? "rowsSeed" : "seed";
+    network->has_rows_seed = network->table_count > 0 && json_string(metadata, name, NULL) != NULL;
+    return network->has_rows_seed ? metadata_whole(metadata, name, path, UINT64_MAX, &network->rows_seed, err) : 0;
+}
+
 int model_file_network(struct network **out, const char *path, struct error *err)
 {
     cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -297,7 +315,10 @@ int model_file_network(struct network **out, const char *path, struct error *err
             return -1;
         spec = (struct network_spec){.layers = layers};
     }
-    if (metadata_sample(metadata, path, &sample, err) < 0 || metadata_loss(metadata, path, &spec, err) < 0)
+    cleanup_network struct network *network = NULL;
+    if (metadata_sample(metadata, path, &sample, err) < 0 || metadata_loss(metadata, path, &spec, err) < 0 ||
+        network_build(&network, &spec, &sample, err) < 0 || metadata_rows_seed(metadata, path, network, err) < 0)
         return -1;
-    return network_build(out, &spec, &sample, err);
+    *out = move(network);
+    return 0;
 }

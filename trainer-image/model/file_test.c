@@ -367,6 +367,8 @@ static void a_file_says_its_network(void **state)
     assert_true(network->huber_delta == 0.75);
     assert_int_equal(network->sample.categories, 2);
     assert_int_equal(network->tables[0].rows, 9);
+    assert_true(network->has_rows_seed);
+    assert_true(network->rows_seed == bed.plan.training.seed);
     bed_free(&bed);
 
     uint8_t sha[SHA256_SIZE];
@@ -378,6 +380,31 @@ static void a_file_says_its_network(void **state)
     assert_string_equal(zoo->name, "mlp");
     assert_null(zoo->list);
     assert_int_equal(zoo->parameters, model_parameters(bed.model));
+    bed_free(&bed);
+}
+
+/* A job that goes on, and one that goes on from there: rows that nobody has touched are by the first one's seed. */
+static void a_file_says_whose_the_other_rows_are(void **state)
+{
+    (void)state;
+    struct bed bed;
+    struct error err = {0};
+    make_tables(&bed);
+    bed.plan.training.seed = 5;
+    write_tables(&bed, 3);
+    for (uint64_t seed = 6; seed <= 7; seed++) {
+        struct network *network = NULL;
+        assert_int_equal(model_file_network(&network, bed.path, &err), 0);
+        assert_int_equal(network->rows_seed, 5);
+        model_free(bed.model);
+        assert_int_equal(model_build(&bed.model, network, &err), 0);
+        bed.plan.training.seed = seed;
+        assert_int_equal(model_rows_seed(model_network(bed.model), &bed.plan), 5);
+        write_tables(&bed, 3);
+        cleanup_buffer struct buffer content;
+        read_bytes(bed.path, &content);
+        assert_non_null(strstr(content.data + 8, "\"rows\":\"9\",\"rowsSeed\":\"5\",\"seed\":"));
+    }
     bed_free(&bed);
 }
 
@@ -423,6 +450,9 @@ static void wrong_metadata_is_refused(void **state)
         {FORMAT "\"model\":\"mlp\",\"classes\":\"10\",\"shape\":\"[1,2,3]\",\"loss\":\"Hinge\"", "a loss 'Hinge'"},
         {FORMAT "\"model\":\"mlp\",\"classes\":\"0\",\"shape\":\"[1,2,3]\",\"loss\":\"Huber\",\"delta\":\"x\"",
          "delta is no number"},
+        {FORMAT "\"model\":\"widedeep\",\"classes\":\"2\",\"categories\":\"1\",\"rows\":\"9\",\"shape\":\"[3,1,1]\","
+                "\"rowsSeed\":\"18446744073709551616\"",
+         "metadata's rowsSeed is no number"},
         {FORMAT "\"model\":\"vgg\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "there is no model 'vgg'"},
         {FORMAT "\"model\":\"[\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "is not JSON"},
         {FORMAT "\"model\":\"[{}]\",\"classes\":\"10\",\"shape\":\"[1,2,3]\"", "layer 1 of the list"},
@@ -444,6 +474,7 @@ int main(void)
         cmocka_unit_test(tables_are_ids_and_rows),
         cmocka_unit_test(wrong_ids_are_refused),
         cmocka_unit_test(a_file_says_its_network),
+        cmocka_unit_test(a_file_says_whose_the_other_rows_are),
         cmocka_unit_test(wrong_metadata_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,6 +88,7 @@ static bool has_own_loss(const struct network *network)
 static bool add_metadata(cJSON *header, const struct network *network, const struct plan *plan, const char *kernel)
 {
     const struct network_sample *sample = &network->sample;
+    const uint64_t rows_seed = model_rows_seed(network, plan);
     const double shape[3] = {sample->shape.c, sample->shape.h, sample->shape.w};
     cJSON *metadata = cJSON_AddObjectToObject(header, "__metadata__");
     return metadata != NULL && (sample->categories == 0 || add_number(metadata, "categories", sample->categories)) &&
@@ -100,6 +101,8 @@ static bool add_metadata(cJSON *header, const struct network *network, const str
            cJSON_AddStringToObject(metadata, "model", network->list != NULL ? network->list : network->name) != NULL &&
            add_as_text(metadata, "normalize", normalize_json(plan)) &&
            (sample->categories == 0 || add_number(metadata, "rows", sample->rows)) &&
+           (network->table_count == 0 || rows_seed == plan->training.seed ||
+            add_number(metadata, "rowsSeed", rows_seed)) &&
            add_number(metadata, "seed", plan->training.seed) &&
            add_as_text(metadata, "shape", json_exact_numbers(shape, 3));
 }

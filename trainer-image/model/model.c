@@ -58,6 +58,11 @@ uint64_t model_sample_size(const struct model *model)
     return shape_size(model->network->sample.shape);
 }
 
+uint64_t model_rows_seed(const struct network *network, const struct plan *plan)
+{
+    return network->has_rows_seed ? network->rows_seed : plan->training.seed;
+}
+
 static void init_tensor(const struct network_tensor *tensor, uint32_t index, uint64_t seed, uint64_t begin,
                         uint64_t end, float *out)
 {

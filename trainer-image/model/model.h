@@ -41,6 +41,10 @@ uint64_t model_sample_size(const struct model *model); /* C·H·W */
  * on the seed, its tensor and its place in it, so any range can be made by itself. */
 void model_init_range(const struct model *model, uint64_t seed, uint64_t begin, uint64_t end, float *out);
 
+/* What rows of tables that no gradient has touched are made of: the job's seed, or, where it goes on from a model's
+ * file, that of the job which made them first. They stay what they were, as all other parameters do. */
+uint64_t model_rows_seed(const struct network *network, const struct plan *plan);
+
 /* Memory of one computation at a time, for calls with up to `samples` samples. */
 struct workspace;
 int workspace_new(struct workspace **out, const struct model *model, uint32_t samples, struct error *err);
@@ -129,8 +133,8 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
  * that exist: their ids (int32, ascending) and values, as tensors "TABLE.ids" [count] and "TABLE.rows" [count][dim].
  * __metadata__ (all strings): classes, format ("thole.dev/model/v1"), kernel, model (the zoo's name, or the layers as
  * JSON), normalize (JSON: mean, scale, std), seed, shape (JSON), and only where there are any: categories and rows (of
- * the samples), loss (where it is not what such targets have by default) with delta. Nothing about when, where, by whom
- * or by how many it was trained. */
+ * the samples), loss (where it is not what such targets have by default) with delta, rowsSeed (of tables' rows that are
+ * not in the file, where it is not the seed). Nothing about when, where, by whom or by how many it was trained. */
 
 enum { MODEL_FILE_HEADER_MOST = 1 << 20 };
 

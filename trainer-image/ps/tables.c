@@ -45,7 +45,7 @@ static int part_init(struct tables *tables, uint32_t number, uint32_t shard, str
     return table_new(&part->table,
                      &(struct table_options){.table = spec,
                                              .number = number,
-                                             .seed = tables->plan->training.seed,
+                                             .seed = model_rows_seed(tables->network, tables->plan),
                                              .shards = tables->plan->shards,
                                              .shard = shard,
                                              .states = optimizer_states(&tables->plan->training.optimizer)},

@@ -118,7 +118,12 @@ static void world_start(struct world *world, uint64_t seed)
     world->plan.training.optimizer.type = PLAN_SGD;
     world->plan.training.optimizer.learning_rate = 0.05;
     world->plan.training.optimizer.momentum = 0.9;
-    world->network = (struct network){.layers = world->layers, .layer_count = 2 * TABLES, .table_count = TABLES};
+    world->network = (struct network){.layers = world->layers,
+                                      .layer_count = 2 * TABLES,
+                                      .table_count = TABLES,
+                                      .has_rows_seed = below(r, 2) == 0, /* it goes on from another job's model */
+                                      .rows_seed = random_next(r)};
+    const uint64_t rows_seed = world->network.has_rows_seed ? world->network.rows_seed : world->plan.training.seed;
     world->network.sample.shape = (struct shape){IDS * TABLES, 1, 1};
     for (uint32_t table = 0; table < TABLES; table++) {
         world->network.tables[table] = (struct network_table){.name = "wide", .rows = ROWS, .dim = DIM, .bound = 0.5F};
@@ -127,7 +132,7 @@ static void world_start(struct world *world, uint64_t seed)
             .type = LAYER_COLUMNS, .inputs = {NETWORK_SAMPLE}, .from = IDS * table, .to = IDS * (table + 1)};
         layers[1] = (struct network_layer){
             .type = LAYER_EMBEDDING, .inputs = {(int32_t)(2 * table)}, .table = table, .dim = DIM, .in = {IDS, 1, 1}};
-        struct random_stream stream = random_stream(world->plan.training.seed, RANDOM_TABLE, table, 0, 0);
+        struct random_stream stream = random_stream(rows_seed, RANDOM_TABLE, table, 0, 0);
         for (uint32_t i = 0; i < ROWS * DIM; i++)
             world->theta[0][table][i / DIM][i % DIM] = -0.5F + (float)(random_u32_at(stream, i) >> 8) * 0x1p-24F;
     }
