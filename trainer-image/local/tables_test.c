@@ -167,9 +167,11 @@ static void test_norms_do_not_depend_on_workers_or_shards(void **state)
             assert_string_not_equal(digests[i], digests[k]);
         if (i / 2 == 2)
             continue; /* here only to be another */
+        expect_same(&bed, 3, 4, digests[i]);
+        if (i / 2 != 1)
+            continue; /* others have no other sums */
         expect_same(&bed, 2, 2, digests[i]);
         expect_same(&bed, 1, 3, digests[i]);
-        expect_same(&bed, 3, 4, digests[i]);
     }
     bed_free(&bed);
 }
