@@ -187,7 +187,8 @@ static void test_other_types_apply_rows_as_they_come(void **state)
     put_job(&bed, "{zoo: widedeep}", "0.02", "  sync: {type: Asynchronous}\n");
     bed_train(&bed, 3, 2, digest);
     expect_rows_of_the_data(&bed);
-    put_job(&bed, "{zoo: widedeep}", "0.02", "  sync: {type: Hogwild}\n");
+    put_job_of(&bed, "{zoo: widedeep}", 41, "type: Adam, learningRate: 0.02, clip: {norm: 0.1}",
+               "  sync: {type: Hogwild}\n");
     bed_train(&bed, 2, 3, digest);
     expect_rows_of_the_data(&bed);
     bed_free(&bed);
