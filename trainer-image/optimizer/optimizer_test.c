@@ -381,6 +381,8 @@ static void test_norms_that_are_none(void **state)
     assert_true(scalars[0] == 2 / (13 + 1e-6));
     optimizer_fold(clipping, 0, (double[]){(double)NAN, 16}, 0, scalars);
     assert_true(isnan(scalars[0])); /* and with it the parameters: a broken gradient must be seen */
+    optimizer_fold(clipping, 0, (double[]){9, 16}, (double)NAN, scalars);
+    assert_true(isnan(scalars[0]));
 }
 
 static void test_tensors_fill_the_vector(void **state)
