@@ -4,11 +4,16 @@
  * Client and loop are played below, so nothing waits. The input is read line by line. Most lines are bytes of the
  * answer to the request under way; others say:
  *
- *   %ok               the answer ends well                    %stop       the watch is stopped at its next event
- *   %410, %503, …     it ends so, or is refused               %wait       no reply comes: on to the timer, if there is
- * one %lost             the connection breaks                   %paged      the watch begins anew, without streaming
- * lists %wrote OBJECT     we wrote that ourselves                 %removed UID KEY    and deleted that %piece N lines
- * come in pieces of N bytes from here on */
+ *   %ok               the answer ends well
+ *   %410, %503, …     it ends so, or is refused
+ *   %lost             the connection breaks
+ *   %wait             no reply comes: on to the timer, if there is one
+ *   %stop             the watch is stopped at its next event
+ *   %paged            the watch begins anew, without streaming lists
+ *   %wrote OBJECT     we wrote that ourselves
+ *   %removed UID KEY  and deleted that
+ *   %piece N          lines come in pieces of N bytes from here on
+ */
 #include "common/test/fuzz.h"
 #include "kube/cache.h"
 #include "kube/watch.h"

@@ -2,15 +2,17 @@
  *
  * Formats are IDX (MNIST's), NPY, CSV and LibSVM, plain or gzip by content.
  *   IDX, NPY   an array of numbers of any type: features of rank 2 to 4 ([n][w], [n][h][w] or [n][c][h][w]) and labels
- * of rank 1, in a file of their own. Kept in the file's own type; plain files are mapped. CSV        a sample is the
- * numbers of a line in the file's order, then the ids of its categories in the plan's order, an id of column k being Σ
- * rows of the columns before + its place in the vocabulary (0: another word) or its hash. A missing number is what the
- * mean would be, 0; a missing category is the empty word. LibSVM     sparse lines; what is absent is 0, and normalised
- * like any 0. Fetching makes (value · scale − mean[c]) / std[c] of every number, in double and rounded once, so that
- * every member sees the same bits. Without test files the last part of the training samples, in the file's order, is
- * the test part. A file must stay as it is while a job trains: members that saw different bytes would compute different
- * models. One that is cut short meanwhile ends the process with a sentence: see dataset_guard(). Paths come from a plan
- * and cannot leave the root. May call numerics and common.
+ *              of rank 1, in a file of their own. Kept in the file's own type; plain files are mapped.
+ *   CSV        a sample is the numbers of a line in the file's order, then the ids of its categories in the plan's
+ *              order, an id of column k being Σ rows of the columns before + its place in the vocabulary (0: another
+ *              word) or its hash. A missing number is what the mean would be, 0; a missing category is the empty word.
+ *   LibSVM     sparse lines; what is absent is 0, and normalised like any 0.
+ *
+ * Fetching makes (value · scale − mean[c]) / std[c] of every number, in double and rounded once, so that every member
+ * sees the same bits. Without test files the last part of the training samples, in the file's order, is the test part.
+ * A file must stay as it is while a job trains: members that saw different bytes would compute different models. One
+ * that is cut short meanwhile ends the process with a sentence: see dataset_guard().
+ * Paths come from a plan and cannot leave the root. May call numerics and common.
  */
 #ifndef THOLE_DATA_DATA_H
 #define THOLE_DATA_DATA_H

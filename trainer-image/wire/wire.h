@@ -46,8 +46,8 @@
  *            w: PUSH_ROWS …              gradient of one tree node for the shard's rows of one table, in as many frames
  *                                           as it takes, one after the other; one without payload where it has none
  *            w: PUSH_BATCH_ROWS …        s: TAKEN_ROWS, when all of a step's frames for a table are there: as
- * PUSH_BATCH is to PUSH w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame
- * holds
+ *                                           PUSH_BATCH is to PUSH
+ *            w: LIST_ROWS                s: LISTED, the rows that exist from an id on, as many as a frame holds
  *
  * HANDSHAKE, before any of these (d: who dialled, l: who listens; ‖ joins bytes; nonces are 32 random bytes):
  *   d: HELLO      payload: dialogue u8, 7 zero bytes, boot id u64, plan digest[32], d's nonce[32]
