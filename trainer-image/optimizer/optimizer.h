@@ -40,7 +40,6 @@ enum {
     OPTIMIZER_STATES_MOST = 3,
     OPTIMIZER_ROUNDS_MOST = 2,
     OPTIMIZER_MEASURES_MOST = 2,
-    OPTIMIZER_SCALARS_MOST = NETWORK_TENSORS_MOST,
 };
 
 /* ---- what the plan alone decides ---- */
