@@ -64,16 +64,36 @@ def test_a_job_waits_for_another_and_begins_from_its_model(plane, cluster, names
 def test_what_no_job_can_begin_from(plane, cluster, namespace, start_operator):
     operator = start_operator("--allowed-host-paths=/data").ready()
     cluster.create(manifests.dataset("/data/fashion-mnist"), namespace)
-    cluster.create(student("itself", "itself"), namespace)
     cluster.create(student("student", "unkept"), namespace)
     cluster.create(manifests.trainjob("unkept", training={"epochs": 1}), namespace)
     cluster.create(manifests.trainjob("file", model={"zoo": None, "file": {
         "path": "a/model.safetensors", "volume": {"hostPath": {"path": "/etc"}}}}), namespace)
-    waits(cluster, namespace, "StartUnusable", "is this job itself", name="itself")
     waits(cluster, namespace, "InvalidSpec", "spec.model.file.volume.hostPath.path: '/etc'", name="file")
     with stage.played(plane, operator, namespace, Script(epochs=1)):
         job = waits(cluster, namespace, "StartUnusable", "it was not kept, for want of spec.output")
     assert condition_of(job, "Stalled")[0] == "True"
+
+
+def test_jobs_that_wait_for_each_other_say_so(plane, cluster, namespace, start_operator):
+    """Whichever of them closes the circle, all of them hear of it, and that it is open again."""
+    operator = start_operator("--allowed-host-paths=/data").ready()
+    cluster.create(manifests.dataset("/data/fashion-mnist"), namespace)
+    for name, teacher in [("d", "a"), ("a", "b"), ("b", "c")]:
+        cluster.create(student(name, teacher, output=OUTPUT), namespace)
+    waits(cluster, namespace, "StartMissing", "TrainJob 'c'", name="b")
+    for name in "da":
+        waits(cluster, namespace, "StartNotReady", "it is Pending", name=name)
+    cluster.create(student("c", "a", output=OUTPUT), namespace)
+    for name, circle in [("a", "a → b → c → a"), ("b", "b → c → a → b"), ("c", "c → a → b → c")]:
+        job = waits(cluster, namespace, "StartUnusable", "wait for each other for ever", circle, name=name)
+        assert condition_of(job, "Stalled")[0] == "True"
+    waits(cluster, namespace, "StartUnusable", "that one waits in a circle", "a → b → c → a", name="d")
+    cluster.patch("TrainJob", "c", namespace, {"spec": {"model": {"zoo": "mlp", "trainJobRef": None}}})
+    for name in "bad":
+        waits(cluster, namespace, "StartNotReady", "whose model is the start: it is ", name=name)
+    with stage.played(plane, operator, namespace, Script(epochs=1)):
+        for name in "cbad":
+            assert status_of(ended(cluster, namespace, name))["phase"] == "Succeeded"
 
 
 def test_a_job_begins_from_a_file(plane, cluster, namespace, start_operator):

@@ -158,16 +158,54 @@ static void gather_children(const struct trainjob_controller *controller, struct
                              memory->events);
 }
 
+/* Has it to wait for another's model? */
+static bool waits_for_start(const struct trainjob *job)
+{
+    return job->start_job != NULL && !job->started && !job->deleting;
+}
+
 /* The job whose model is the start of one that has not started; it is woken by whatever happens to that one. */
 static cJSON *gather_start_job(struct trainjob_controller *controller, const struct trainjob *job,
                                struct job_memory *memory)
 {
     struct kube_key key;
-    bool waits = job->start_job != NULL && !job->started && !job->deleting &&
-                 kube_key_make(&key, job->namespace, job->start_job) == 0;
+    bool waits = waits_for_start(job) && kube_key_make(&key, job->namespace, job->start_job) == 0;
     /* Without memory for it, the next resync looks. */
     (void)memory_await(controller->memory, memory, waits ? key.text : NULL);
     return waits ? kube_cache_get(kube_informer_cache(controller->jobs), key.text) : NULL;
+}
+
+enum { CHAIN_MOST = 64 }; /* jobs that are followed, each waiting for the next */
+
+/* Adds a name to the chain; false where it is the last, as what follows has been seen. */
+static bool add_to_chain(cJSON *chain, const char *name, const char *own)
+{
+    bool seen = strcmp(name, own) == 0;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, chain) seen = seen || strcmp(item->valuestring, name) == 0;
+    cJSON *added = cJSON_CreateString(name);
+    return cJSON_AddItemToArray(chain, added) && !seen && cJSON_GetArraySize(chain) < CHAIN_MOST;
+}
+
+/* See trainjob_view. Where one in the middle changes, only the job before it is woken; its status then changes, which
+ * wakes the one before that, and so on. */
+static cJSON *gather_start_chain(const struct trainjob_controller *controller, const struct trainjob *job,
+                                 const cJSON *start_job)
+{
+    cleanup_json cJSON *chain = start_job == NULL ? NULL : cJSON_CreateArray();
+    cleanup_json cJSON *held = NULL;
+    bool more = chain != NULL && add_to_chain(chain, job->start_job, job->name);
+    for (const cJSON *at = start_job; more && at != NULL; at = held) {
+        struct trainjob of;
+        struct kube_key key;
+        trainjob_decode(&of, at);
+        if (!waits_for_start(&of) || kube_key_make(&key, job->namespace, of.start_job) < 0)
+            break;
+        more = add_to_chain(chain, of.start_job, job->name);
+        cJSON_Delete(held);
+        held = more ? kube_cache_get(kube_informer_cache(controller->jobs), key.text) : NULL;
+    }
+    return move(chain);
 }
 
 struct observation *observe(struct trainjob_controller *controller, const char *key, struct job_memory **memory)
@@ -186,10 +224,12 @@ struct observation *observe(struct trainjob_controller *controller, const char *
     gather_children(controller, out, *memory);
     out->dataset = dataset_get(controller->options.datasets, out->job.namespace, out->job.dataset);
     out->start_job = gather_start_job(controller, &out->job, *memory);
+    out->start_chain = gather_start_chain(controller, &out->job, out->start_job);
     out->view = (struct trainjob_view){
         .job = &out->job,
         .dataset = out->dataset,
         .start_job = out->start_job,
+        .start_chain = out->start_chain,
         .children = &out->children,
         .reports = job_memory_reports(*memory),
         .attempts = job_memory_attempts(*memory),
@@ -211,6 +251,7 @@ void observation_free(struct observation *observation)
     cJSON_Delete(observation->object);
     cJSON_Delete(observation->dataset);
     cJSON_Delete(observation->start_job);
+    cJSON_Delete(observation->start_chain);
     cJSON_Delete(observation->deployments);
     cJSON_Delete(observation->pods);
     cJSON_Delete(observation->services);

@@ -20,7 +20,7 @@ struct trainjob_controller {
 
 /* What was observed of one job at one moment; all trees are owned. */
 struct observation {
-    cJSON *object, *dataset, *start_job, *deployments, *pods, *services, *policies;
+    cJSON *object, *dataset, *start_job, *start_chain, *deployments, *pods, *services, *policies;
     struct trainjob job;
     struct trainjob_children children;
     struct trainjob_view view;

@@ -146,6 +146,9 @@ struct trainjob_view {
     const struct trainjob *job;
     const cJSON *dataset;   /* NULL: there is none */
     const cJSON *start_job; /* the TrainJob that job->start_job names; NULL: there is none */
+    /* Who waits for whom: names, of job->start_job, of the job that is the start of that one, and so on as far as none
+     * has started. Ends early with a name that was there before, or is the job's own. NULL: nobody waits. */
+    const cJSON *start_chain;
     const struct trainjob_children *children;
     const struct trainjob_reports *reports;
     const struct trainjob_attempts *attempts;

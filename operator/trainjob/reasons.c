@@ -14,7 +14,8 @@ static const struct {
     [REASON_START_NOT_READY] = {"StartNotReady", "the TrainJob in `spec.model.trainJobRef` has not succeeded yet",
                                 false},
     [REASON_START_UNUSABLE] = {"StartUnusable",
-                               "the TrainJob in `spec.model.trainJobRef` failed, or its model was not kept", true},
+                               "the TrainJob in `spec.model.trainJobRef` failed, kept no model, or waits for this one",
+                               true},
     [REASON_INVALID_SPEC] = {"InvalidSpec", "the job cannot be planned as it is written", true},
     [REASON_PLANNED] = {"Planned", "nothing is missing: the job is about to start", false},
 

@@ -38,21 +38,55 @@ static const char *kept_sha256(const cJSON *trainjob)
     return whole && json_at(trainjob, "spec.output.volume") != NULL ? sha256 : NULL;
 }
 
+enum { NAME_SHOWN = 48, NAMES_SHOWN = 8, NAMES_SIZE = (NAMES_SHOWN + 2) * (NAME_SHOWN + 8) };
+
+/* "a → b → c → a", of a circle that begins behind `first`. */
+static void circle_text(const char *first, const cJSON *others, char out[NAMES_SIZE])
+{
+    size_t length = (size_t)snprintf(out, NAMES_SIZE, "%.*s", NAME_SHOWN, first);
+    size_t shown = 0;
+    for (const cJSON *item = others; item != NULL; item = item->next, shown++) {
+        const char *name = shown < NAMES_SHOWN || item->next == NULL ? item->valuestring : "…";
+        if (shown <= NAMES_SHOWN || item->next == NULL)
+            length += (size_t)snprintf(out + length, NAMES_SIZE - length, " → %.*s", NAME_SHOWN, name);
+    }
+}
+
+/* Jobs that wait for each other wait for ever, and so does whoever waits for them. */
+static bool start_goes_in_a_circle(const struct trainjob_view *view, const struct obstacle *out)
+{
+    const cJSON *chain = view->start_chain;
+    const cJSON *last = cJSON_GetArrayItem(chain, cJSON_GetArraySize(chain) - 1);
+    if (last == NULL)
+        return false;
+    const bool with_this = strcmp(last->valuestring, view->job->name) == 0;
+    const cJSON *first = chain->child;
+    while (strcmp(first->valuestring, last->valuestring) != 0)
+        first = first->next;
+    if (!with_this && first == last)
+        return false;
+    char names[NAMES_SIZE];
+    circle_text(last->valuestring, with_this ? chain->child : first->next, names);
+    return blocked(out, REASON_START_UNUSABLE, true,
+                   "waits for TrainJob '%s', whose model is the start, but %s for ever (%s); name another in "
+                   "spec.model.trainJobRef of one of them",
+                   view->job->start_job, with_this ? "they wait for each other" : "that one waits in a circle", names);
+}
+
 static bool start_job_is_in_the_way(const struct trainjob_view *view, const struct obstacle *out)
 {
     const char *name = view->job->start_job;
     const cJSON *other = view->start_job;
     if (name == NULL)
         return false;
-    if (strcmp(name, view->job->name) == 0)
-        return blocked(out, REASON_START_UNUSABLE, true,
-                       "spec.model.trainJobRef.name: '%s' is this job itself; name one that has succeeded", name);
     if (other == NULL || json_at(other, "metadata.deletionTimestamp") != NULL)
         return blocked(
             out, REASON_START_MISSING, false,
             "waits for TrainJob '%s' in namespace '%s', whose model is the start: there is none; apply it, or "
             "correct spec.model.trainJobRef.name",
             name, view->job->namespace);
+    if (start_goes_in_a_circle(view, out))
+        return true;
     const char *phase = json_string(other, "status.phase", "Pending");
     if (strcmp(phase, "Failed") == 0)
         return blocked(out, REASON_START_UNUSABLE, true,

@@ -78,6 +78,16 @@ static void take_reports(struct situation *situation, const cJSON *messages)
     }
 }
 
+/* As the controller gathers them: a list of names. */
+static const cJSON *names_at(const cJSON *input, const char *path)
+{
+    const cJSON *names = json_at(input, path);
+    bool fits = cJSON_IsArray(names);
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, names) fits = fits && cJSON_IsString(item);
+    return fits ? names : NULL;
+}
+
 static void observe(struct situation *situation, const cJSON *input)
 {
     trainjob_decode(&situation->job, json_at(input, "job"));
@@ -100,6 +110,7 @@ static void observe(struct situation *situation, const cJSON *input)
         .job = &situation->job,
         .dataset = json_at(input, "dataset"),
         .start_job = json_at(input, "startJob"),
+        .start_chain = names_at(input, "startChain"),
         .children = &situation->children,
         .reports = &situation->reports,
         .attempts = attempts,

@@ -258,6 +258,7 @@ static struct situation *situation_new(const cJSON *test)
         .job = &situation->job,
         .dataset = situation->dataset,
         .start_job = situation->start_job,
+        .start_chain = json_at(test, "startChain"),
         .children = &situation->children,
         .reports = &situation->reports,
         .attempts = &situation->attempts,
