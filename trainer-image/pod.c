@@ -220,18 +220,19 @@ void pod_free(struct pod *pod)
     explicit_bzero(pod->token, sizeof pod->token);
 }
 
-/* A job was started with one file and no other: two in one place would be two jobs. */
+/* A job was started with one file and no other: two in one place would be two jobs. Where nobody knew what it holds,
+ * all processes must have found the same: the plan's digest tells them. */
 static int check_start(const struct pod *pod, struct error *err)
 {
     uint8_t digest[SHA256_SIZE];
     char found[SHA256_HEX_SIZE];
-    if (pod->start_sha256 == NULL)
+    if (pod->start_sha256 == NULL && pod->plan->model.start == NULL)
         return 0;
     if (sha256_file(pod->start, digest, err) < 0)
         return -1;
     hex_encode(digest, sizeof digest, found);
-    if (strcmp(found, pod->start_sha256) == 0)
-        return 0;
+    if (pod->start_sha256 == NULL || strcmp(found, pod->start_sha256) == 0)
+        return pod->plan->model.start == NULL ? 0 : plan_begin_from(pod->plan, digest, err);
     return error_set(
         err,
         "the model file '%s' is not the one that the job was started with: its SHA-256 is %s, not %.64s; put "

@@ -271,6 +271,26 @@ char *plan_compile(const cJSON *trainjob, const cJSON *dataset, struct error *er
     return NULL;
 }
 
+static int set_digest(struct plan *plan, struct error *err)
+{
+    cleanup_free char *identity = plan_text(plan, false);
+    if (identity == NULL)
+        return error_set(err, "out of memory");
+    sha256(identity, strlen(identity), plan->digest);
+    return 0;
+}
+
+int plan_begin_from(struct plan *plan, const uint8_t file_sha256[SHA256_SIZE], struct error *err)
+{
+    char content[sizeof "sha256/" + SHA256_HEX_SIZE] = "sha256/";
+    hex_encode(file_sha256, SHA256_SIZE, content + strlen(content));
+    char *place = plan->model.start;
+    plan->model.start = content;
+    int result = set_digest(plan, err);
+    plan->model.start = place;
+    return result;
+}
+
 int plan_parse(struct plan **out, const char *text, size_t length, struct error *err)
 {
     if (length > PLAN_BYTES_MOST)
@@ -289,10 +309,8 @@ int plan_parse(struct plan **out, const char *text, size_t length, struct error 
     cleanup_plan struct plan *plan = read_plan(&source, &why);
     if (plan == NULL)
         return error_set(err, "the plan does not hold: %s", error_message(&why));
-    cleanup_free char *identity = plan_text(plan, false);
-    if (identity == NULL)
-        return error_set(err, "out of memory");
-    sha256(identity, strlen(identity), plan->digest);
+    if (set_digest(plan, err) < 0)
+        return -1;
     *out = move(plan);
     return 0;
 }

@@ -145,7 +145,7 @@ struct plan {
     uint32_t local_steps;   /* KAverage: between averages; 0: one average an epoch */
     uint32_t shards;
 
-    uint8_t digest[SHA256_SIZE]; /* of plan.json's bytes, without the job's identity: see plan_parse */
+    uint8_t digest[SHA256_SIZE]; /* of plan.json's bytes, without the job's identity: see plan_parse, plan_begin_from */
 };
 
 /* Compiles `trainjob` and `dataset` (whole objects, as the API server returns them, defaults filled in) into the
@@ -156,6 +156,10 @@ char *plan_compile(const cJSON *trainjob, const cJSON *dataset, struct error *er
 /* Reads plan.json. Every number is checked against its bounds here, so that users of `struct plan` need not.
  * The digest covers what decides the computation (everything but "job"): the same job run elsewhere has the same. */
 int plan_parse(struct plan **out, const char *text, size_t length, struct error *err);
+
+/* For model.start, once it is known what is there: the digest is by what the file holds, from now on, and no more by
+ * where it was found. -1 without memory. */
+int plan_begin_from(struct plan *plan, const uint8_t file_sha256[SHA256_SIZE], struct error *err);
 
 void plan_free(struct plan *plan);
 CLEANUP_DEFINE(cleanup_plan_pointer, struct plan, plan_free)

@@ -148,6 +148,43 @@ static void the_digest_is_the_computation(void **state)
     }
 }
 
+/* Where a job begins from a file, what that holds is part of the computation, and where it was found is none. */
+static void a_start_is_what_the_file_holds(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *file;
+        int like; /* which one before has the same digest; −1: none */
+    } cases[] = {
+        {"{\"trainJobRef\":{\"name\":\"teacher\"}}", NULL, -1},
+        {"{\"trainJobRef\":{\"name\":\"other\"}}", NULL, -1},
+        {"{\"trainJobRef\":{\"name\":\"teacher\"}}", "one", -1},
+        {"{\"trainJobRef\":{\"name\":\"other\"}}", "one", 2},
+        {"{\"file\":{\"path\":\"a/b\",\"volume\":{\"persistentVolumeClaim\":{\"claimName\":\"c\"}}}}", "one", 2},
+        {"{\"trainJobRef\":{\"name\":\"teacher\"}}", "another", -1},
+    };
+    enum { CASES = sizeof cases / sizeof cases[0] };
+    uint8_t digests[CASES][SHA256_SIZE];
+    for (int i = 0; i < CASES; i++) {
+        struct error err = {0};
+        cleanup_free char *text = compile("spec.model", false, cases[i].model, &err);
+        assert_string_equal(error_message(&err), "");
+        cleanup_plan struct plan *plan = NULL;
+        assert_int_equal(plan_parse(&plan, text, strlen(text), &err), 0);
+        cleanup_free char *place = strdup(plan->model.start);
+        uint8_t file[SHA256_SIZE];
+        if (cases[i].file != NULL) {
+            sha256(cases[i].file, strlen(cases[i].file), file);
+            assert_int_equal(plan_begin_from(plan, file, &err), 0);
+        }
+        assert_string_equal(plan->model.start, place);
+        memcpy(digests[i], plan->digest, SHA256_SIZE);
+        for (int j = 0; j < i; j++)
+            assert_int_equal(memcmp(digests[i], digests[j], SHA256_SIZE) == 0,
+                             j == cases[i].like || (cases[i].like >= 0 && cases[j].like == cases[i].like));
+    }
+}
+
 static void what_does_not_fit_is_named(void **state)
 {
     (void)state;
@@ -236,8 +273,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equal_objects_give_equal_bytes), cmocka_unit_test(a_plan_reads_back),
-        cmocka_unit_test(the_digest_is_the_computation),  cmocka_unit_test(what_does_not_fit_is_named),
-        cmocka_unit_test(other_versions_are_refused),     cmocka_unit_test(mutated_plans_never_break_it),
+        cmocka_unit_test(the_digest_is_the_computation),  cmocka_unit_test(a_start_is_what_the_file_holds),
+        cmocka_unit_test(what_does_not_fit_is_named),     cmocka_unit_test(other_versions_are_refused),
+        cmocka_unit_test(mutated_plans_never_break_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,16 +73,27 @@ static const char *image_of(const struct trainjob_view *view)
     return view->job->image != NULL ? view->job->image : view->trainer_image;
 }
 
-cJSON *trainjob_start_status(const struct trainjob_view *view)
+/* The digest of the plan as its processes will have it: by what the model to start from is, where that is known. */
+static int plan_digest(const struct trainjob_view *view, const cJSON *start, char out[SHA256_HEX_SIZE])
 {
     cleanup_free char *text = plan_compile(view->job->object, view->dataset, NULL);
     cleanup_plan struct plan *plan = NULL;
+    uint8_t file[SHA256_SIZE];
     if (text == NULL || plan_parse(&plan, text, strlen(text), NULL) < 0)
-        return NULL;
+        return -1;
+    if (start != NULL &&
+        (hex_decode(json_string(start, "sha256", ""), file, sizeof file) < 0 || plan_begin_from(plan, file, NULL) < 0))
+        return -1;
+    hex_encode(plan->digest, SHA256_SIZE, out);
+    return 0;
+}
+
+cJSON *trainjob_start_status(const struct trainjob_view *view)
+{
     char digest[SHA256_HEX_SIZE];
-    hex_encode(plan->digest, SHA256_SIZE, digest);
+    cleanup_json cJSON *start = view->job->start_job == NULL ? NULL : trainjob_start_of(view);
     cleanup_json cJSON *status = cJSON_CreateObject();
-    if (status == NULL)
+    if (status == NULL || (view->job->start_job != NULL && start == NULL) || plan_digest(view, start, digest) < 0)
         return NULL;
     set_text(status, "phase", trainjob_phase_name(TRAINJOB_STARTING));
     set_time(status, "startTime", view->now);
@@ -90,8 +101,8 @@ cJSON *trainjob_start_status(const struct trainjob_view *view)
     set_text(status, "dataset.name", view->job->dataset);
     set_text(status, "dataset.uid", json_string(view->dataset, "metadata.uid", ""));
     set_text(status, "plan.digest", digest);
-    if (view->job->start_job != NULL)
-        status_put(status, "start", trainjob_start_of(view));
+    if (start != NULL)
+        status_put(status, "start", move(start));
     return status_unless_spoilt(move(status));
 }
 

@@ -531,6 +531,34 @@ static void models_to_begin_from_are_mounted(void **state)
     check_golden("testdata/starts.json", got);
 }
 
+/* status.plan.digest of a new job that begins from another's model. */
+static void digest_of_start(const char *change, char out[SHA256_HEX_SIZE])
+{
+    cleanup_json cJSON *test = cJSON_Parse("{\"job\":{\"spec\":{\"model\":{\"zoo\":null,\"trainJobRef\":{\"name\":"
+                                           "\"teacher\"}}}},\"startJob\":{}}");
+    cleanup_json cJSON *other = cJSON_Parse(change);
+    assert_non_null(other);
+    merge_into(test, other);
+    struct situation *situation = situation_new(test);
+    cleanup_json cJSON *status = trainjob_start_status(&situation->view);
+    snprintf(out, SHA256_HEX_SIZE, "%s", json_string(status, "plan.digest", "none"));
+    assert_int_equal(strlen(out), SHA256_HEX_SIZE - 1);
+    situation_free(situation);
+}
+
+static void the_digest_has_what_the_job_begins_from(void **state)
+{
+    (void)state;
+    char digest[SHA256_HEX_SIZE], renamed[SHA256_HEX_SIZE], other[SHA256_HEX_SIZE];
+    digest_of_start("{}", digest);
+    digest_of_start("{\"job\":{\"spec\":{\"model\":{\"trainJobRef\":{\"name\":\"again\"}}}}}", renamed);
+    digest_of_start("{\"startJob\":{\"status\":{\"model\":{\"sha256\":"
+                    "\"1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}}}}",
+                    other);
+    assert_string_equal(digest, renamed);
+    assert_string_not_equal(digest, other);
+}
+
 static void the_newest_500_epochs_stay(void **state)
 {
     (void)state;
@@ -588,6 +616,7 @@ int main(void)
         cmocka_unit_test(situations_lead_to_plans_and_status),       cmocka_unit_test(children_are_as_written_down),
         cmocka_unit_test(models_to_begin_from_are_mounted),          cmocka_unit_test(statistics_are_no_news),
         cmocka_unit_test(statistics_add_up_over_jobs_and_processes), cmocka_unit_test(the_newest_500_epochs_stay),
+        cmocka_unit_test(the_digest_has_what_the_job_begins_from),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

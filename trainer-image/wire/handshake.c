@@ -103,7 +103,7 @@ static int hello_received(struct conn *conn, const uint8_t *payload, struct erro
         return error_set(err, "HELLO asks for dialogue %u, which there is not", payload[0]);
     if (memcmp(payload + DIGEST_AT, options->plan_digest, SHA256_SIZE) != 0)
         return error_set(err, "it runs another plan than this process: all of a job's processes need the same "
-                              "plan.json");
+                              "plan.json, and the same model file where the job begins from one");
 
     memcpy(conn->hello, payload, HELLO_SIZE);
     conn->dialogue = (enum dialogue)payload[0];
@@ -125,7 +125,8 @@ static int challenge_received(struct conn *conn, const uint8_t *payload, struct 
     if (!bytes_equal_constant_time(mac, payload + THEIR_MAC_AT, SHA256_SIZE))
         return error_set(err, "the listener's proof is wrong: it does not hold this job's token");
     if (memcmp(payload + THEIR_DIGEST_AT, conn->net->options.plan_digest, SHA256_SIZE) != 0)
-        return error_set(err, "the listener runs another plan: all of a job's processes need the same plan.json");
+        return error_set(err, "the listener runs another plan: all of a job's processes need the same plan.json, and "
+                              "the same model file where the job begins from one");
 
     conn->peer_boot = get_boot(payload);
     dialler_mac(conn, mac);

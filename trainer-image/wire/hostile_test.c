@@ -165,7 +165,9 @@ static void wrong_members_are_told_why(void **state)
     } cases[] = {
         {&token, false, "the listener's proof is wrong: it does not hold this job's token",
          "the peer refused: the listener's proof is wrong"},
-        {&plan, true, "it runs another plan than this process: all of a job's processes need the same plan.json",
+        {&plan, true,
+         "it runs another plan than this process: all of a job's processes need the same plan.json, and the same model "
+         "file where the job begins from one",
          "it runs another plan"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
