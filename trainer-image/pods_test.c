@@ -323,6 +323,58 @@ static void test_a_file_in_the_place_of_the_start_is_refused(void **state)
     cluster_free(&cluster);
 }
 
+/* The plan again, of a job that begins from a file; and two such files, which differ in a bit. */
+static void put_start(const struct cluster *cluster, char one[160], char two[160])
+{
+    static const char zoo[] = "\"model\":{\"zoo\":\"mlp\"}";
+    struct error err = {0};
+    cleanup_buffer struct buffer plan;
+    cleanup_buffer struct buffer model;
+    buffer_init(&plan, 1 << 20);
+    buffer_init(&model, 1 << 24);
+    assert_int_equal(buffer_read_file(&plan, cluster->plan, &err), 0);
+    assert_int_equal(buffer_read_file(&model, cluster->model, &err), 0);
+    const char *at = strstr(buffer_text(&plan), zoo);
+    assert_non_null(at);
+    cleanup_free char *text = NULL;
+    assert_true(asprintf(&text, "%.*s\"model\":{\"start\":\"file/model\"}%s", (int)(at - buffer_text(&plan)),
+                         buffer_text(&plan), at + sizeof zoo - 1) > 0);
+    bed_put(&cluster->bed, "plan.json", text, strlen(text));
+    bed_put(&cluster->bed, "one", model.data, model.length);
+    model.data[model.length - 4] ^= 1;
+    bed_put(&cluster->bed, "two", model.data, model.length);
+    snprintf(one, 160, "%s/one", cluster->bed.folder);
+    snprintf(two, 160, "%s/two", cluster->bed.folder);
+}
+
+/* Nobody knew what the file holds: but all processes must have found the same. */
+static void test_all_begin_from_one_file(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    struct process ps, worker;
+    char digest[SHA256_HEX_SIZE], one[160], two[160], coordinator[32];
+    cluster_make(&cluster, 1, 1);
+    train_quietly(&cluster, 1, digest);
+    put_start(&cluster, one, two);
+    snprintf(coordinator, sizeof coordinator, "127.0.0.1:%u", cluster.ports[0]);
+    const char *shard[] = {"thole-trainer", "ps",          "--plan",           cluster.plan,
+                           "--token",       cluster.token, "--data",           cluster.bed.folder,
+                           "--listen-fd",   "200",         "--model-file",     cluster.model,
+                           "--start",       one,           "--exit-when-done", NULL};
+    const char *other[] = {
+        "thole-trainer",    "worker",        "--plan",    cluster.plan, "--token", cluster.token,      "--data",
+        cluster.bed.folder, "--coordinator", coordinator, "--start",    two,       "--exit-when-done", NULL};
+    process_start(&ps, shard, cluster.listeners[0], NULL);
+    process_start(&worker, other, -1, NULL);
+    process_expect_end(&worker, 1, "the same model file where the job begins from one");
+    other[11] = one;
+    process_start(&worker, other, -1, NULL);
+    process_expect_end(&worker, 0, NULL);
+    process_expect_end(&ps, 0, NULL);
+    cluster_free(&cluster);
+}
+
 static void test_what_cannot_start_says_why(void **state)
 {
     (void)state;
@@ -366,6 +418,7 @@ int main(void)
         cmocka_unit_test(test_a_worker_leaves_when_it_is_told_to),
         cmocka_unit_test(test_strangers_do_not_disturb),
         cmocka_unit_test(test_a_file_in_the_place_of_the_start_is_refused),
+        cmocka_unit_test(test_all_begin_from_one_file),
         cmocka_unit_test(test_what_cannot_start_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
