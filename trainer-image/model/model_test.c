@@ -430,13 +430,15 @@ static void check_learning(struct model *model, uint32_t n, int steps)
             block->x[i * 784 + (size_t)block->targets[i] * 56 + j] += 2;
     cleanup_workspace struct workspace *workspace = workspace_for(model, n);
     cleanup_free float *velocity = calloc(block->parameters, sizeof *velocity);
-    const struct sgd sgd = sgd_of(0.05, 0.9, 0, n);
     double first = 0;
     double last = 0;
     for (int step = 0; step < steps; step++) {
         last = gradient(block, n, workspace);
         first = step == 0 ? last : first;
-        vector_sgd(&sgd, block->params, block->params, velocity, block->grad, block->parameters);
+        for (uint64_t i = 0; i < block->parameters; i++) {
+            velocity[i] = 0.9F * velocity[i] + block->grad[i] / (float)n;
+            block->params[i] -= 0.05F * velocity[i];
+        }
     }
     if (!(last < 0.1 * first))
         fail_msg("%s: loss %g after %g", model_network(model)->name, last, first);

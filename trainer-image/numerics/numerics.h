@@ -174,16 +174,6 @@ void vector_bfloat16_sum(float *out, const float *a, const float *b, size_t n);
 void vector_bfloat16_sum_pack(uint16_t *out, const float *a, const float *b, size_t n);
 void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t n);
 
-/* One step of stochastic gradient descent, as PyTorch's SGD defines it (dampening 0, no Nesterov):
- *   g = sum·scale + weight_decay·θ      v = momentum·v + g      θ' = θ − rate·v
- * in one pass; velocities start as zeros. `next` may be `theta`. */
-struct sgd {
-    float rate, momentum, weight_decay;
-    float scale; /* 1 / samples of the step */
-};
-struct sgd sgd_of(double rate, double momentum, double weight_decay, uint64_t samples);
-void vector_sgd(const struct sgd *sgd, float *next, const float *theta, float *velocity, const float *sum, size_t n);
-
 /* ---- Elementary functions. Errors in units in the last place, over all arguments; infinities, zeros and NaN as in C,
  * subnormal results rounded correctly to within the same error. ---- */
 

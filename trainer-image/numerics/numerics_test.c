@@ -182,20 +182,19 @@ static void fill(float *values, size_t n, uint32_t layer)
 static void vectors_do_not_depend_on_width_or_place(void **state)
 {
     (void)state;
-    const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, 128);
     for (size_t offset = 0; offset < SLACK; offset++)
         for (size_t n = ELEMENTS - 20; n <= ELEMENTS; n++) {
             float a_space[ELEMENTS + SLACK];
             float b_space[ELEMENTS + SLACK];
             float *a = a_space + offset;
             float *b = b_space + (SLACK - offset);
-            float whole[2][8][ELEMENTS];
+            float whole[2][6][ELEMENTS];
             uint16_t packed[2][3][ELEMENTS];
             fill(a, ELEMENTS, 1);
             fill(b, ELEMENTS, 2);
             for (int way = 0; way < 2; way++) {
                 float(*out)[ELEMENTS] = whole[way];
-                for (int i = 0; i < 8; i++)
+                for (int i = 0; i < 6; i++)
                     memcpy(out[i], a, n * sizeof *a);
                 size_t piece = way == 0 ? n : 1;
                 for (size_t i = 0; i < n; i += piece) {
@@ -203,24 +202,23 @@ static void vectors_do_not_depend_on_width_or_place(void **state)
                     vector_sum(out[1] + i, a + i, b + i, piece);
                     vector_relu(out[2] + i, a + i, piece);
                     vector_relu_backward(out[3] + i, a + i, b + i, piece);
-                    vector_sgd(&sgd, out[4] + i, a + i, out[5] + i, b + i, piece);
-                    vector_bfloat16_add(out[6] + i, b + i, piece);
-                    vector_bfloat16_sum(out[7] + i, a + i, b + i, piece);
+                    vector_bfloat16_add(out[4] + i, b + i, piece);
+                    vector_bfloat16_sum(out[5] + i, a + i, b + i, piece);
                     vector_bfloat16_pack(packed[way][0] + i, a + i, piece);
                     vector_bfloat16_sum_pack(packed[way][1] + i, a + i, b + i, piece);
                     vector_bfloat16_pack(packed[way][2] + i, b + i, piece);
                     vector_bfloat16_sum_packed(packed[way][2] + i, packed[way][0] + i, packed[way][2] + i, piece);
                 }
             }
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < 6; i++)
                 assert_memory_equal(whole[0][i], whole[1][i], n * sizeof *a);
             for (int i = 0; i < 3; i++)
                 assert_memory_equal(packed[0][i], packed[1][i], n * sizeof packed[0][0][0]);
             /* All ways to a sum are one. */
             float sum[ELEMENTS];
             vector_bfloat16_unpack(sum, packed[0][1], n);
-            assert_memory_equal(sum, whole[0][6], n * sizeof *sum);
-            assert_memory_equal(sum, whole[0][7], n * sizeof *sum);
+            assert_memory_equal(sum, whole[0][4], n * sizeof *sum);
+            assert_memory_equal(sum, whole[0][5], n * sizeof *sum);
             assert_memory_equal(packed[0][2], packed[0][1], n * sizeof packed[0][0][0]);
         }
 }
@@ -290,23 +288,6 @@ static void totals_are_added_in_fixed_lanes(void **state)
     }
 }
 
-/* Two steps by hand in doubles, with powers of two so that nothing is rounded. */
-static void sgd_is_pytorchs(void **state)
-{
-    (void)state;
-    const struct sgd sgd = sgd_of(0.5, 0.5, 0.25, 4);
-    float theta[2] = {8, -4};
-    float velocity[2] = {0, 0};
-    const float sum[2] = {4, 8};
-    vector_sgd(&sgd, theta, theta, velocity, sum, 2);
-    /* g = {1 + 2, 2 − 1}; v = g; θ = {8 − 1.5, −4 − 0.5} */
-    assert_true(velocity[0] == 3 && velocity[1] == 1 && theta[0] == 6.5F && theta[1] == -4.5F);
-    vector_sgd(&sgd, theta, theta, velocity, sum, 2);
-    /* g = {1 + 1.625, 2 − 1.125}; v = {1.5 + 2.625, 0.5 + 0.875} */
-    assert_true(velocity[0] == 4.125F && velocity[1] == 1.375F);
-    assert_true(theta[0] == 6.5F - 2.0625F && theta[1] == -4.5F - 0.6875F);
-}
-
 /* ---- exp and log against the C library's 64-bit significand ---- */
 
 static double error_in_ulps(double got, long double exact)
@@ -360,25 +341,20 @@ static void bits_stay_what_they_are(void **state)
     enum { N = 1000 };
     struct random_stream stream = random_stream(9, RANDOM_CANARY, 1, 2, 3);
     static double elementary[N][2];
-    static float floats[4][N];
+    static float floats[N];
     for (uint64_t i = 0; i < N; i++) {
         double x = uniform_double(stream, i, -700, 700);
         elementary[i][0] = numerics_exp(x);
         elementary[i][1] = numerics_log(elementary[i][0]);
     }
-    random_uniform_range(stream, 5, 5 + N, -0.3F, 0.3F, floats[0]);
-    random_uniform_range(stream, 7000, 7000 + N, -2, 2, floats[1]);
-    const struct sgd sgd = sgd_of(0.05, 0.9, 1e-4, 100);
-    for (int step = 0; step < 3; step++)
-        vector_sgd(&sgd, floats[2], floats[step == 0 ? 0 : 2], floats[3], floats[1], N);
+    random_uniform_range(stream, 5, 5 + N, -0.3F, 0.3F, floats);
     static const struct {
         const void *data;
         size_t length;
         const char *expected;
     } cases[] = {
         {elementary, sizeof elementary, "67a26384004b030c5097a222bc066df17530c5225648d473d3a9190d9741808c"},
-        {floats[0], sizeof floats[0], "0e88e0328ea98213b40a0fc05a1436d53856f35d58f7cfee103f86e70e85d788"},
-        {floats[2], sizeof floats[2], "4fc0db0c1eaadc0ea2c69ecee25718348935612108e590945ae1ce6db17df8b4"},
+        {floats, sizeof floats, "0e88e0328ea98213b40a0fc05a1436d53856f35d58f7cfee103f86e70e85d788"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint8_t digest[SHA256_SIZE];
@@ -502,7 +478,6 @@ int main(int argc, char *argv[])
         cmocka_unit_test(vectors_compute_what_they_say),
         cmocka_unit_test(bfloat16_rounds_to_the_nearest),
         cmocka_unit_test(totals_are_added_in_fixed_lanes),
-        cmocka_unit_test(sgd_is_pytorchs),
         cmocka_unit_test(exp_and_log_are_within_their_error),
         cmocka_unit_test(bits_stay_what_they_are),
         cmocka_unit_test(exp_and_log_of_the_special),

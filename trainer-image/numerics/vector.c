@@ -122,19 +122,3 @@ VECTOR_CLONES void vector_bfloat16_sum_packed(uint16_t *out, const uint16_t *a, 
     for (size_t i = 0; i < n; i++)
         out[i] = round_bits(value_of(a[i]) + value_of(b[i]));
 }
-
-struct sgd sgd_of(double rate, double momentum, double weight_decay, uint64_t samples)
-{
-    return (struct sgd){(float)rate, (float)momentum, (float)weight_decay, (float)(1.0 / (double)samples)};
-}
-
-VECTOR_CLONES void vector_sgd(const struct sgd *sgd, float *next, const float *theta, float *restrict velocity,
-                              const float *restrict sum, size_t n)
-{
-    const struct sgd s = *sgd;
-    for (size_t i = 0; i < n; i++) {
-        float gradient = sum[i] * s.scale + s.weight_decay * theta[i];
-        velocity[i] = s.momentum * velocity[i] + gradient;
-        next[i] = theta[i] - s.rate * velocity[i];
-    }
-}

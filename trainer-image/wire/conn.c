@@ -74,6 +74,19 @@ void conn_proven(struct conn *conn)
         conn->net->unproven--;
 }
 
+/* Its end is told, or it is freed, at the end of the round. */
+static void conn_doom(struct conn *conn)
+{
+    if (conn->on_doomed)
+        return;
+    conn->on_doomed = true;
+    if (conn->net->doomed_last != NULL)
+        conn->net->doomed_last->next_doomed = conn;
+    else
+        conn->net->doomed = conn;
+    conn->net->doomed_last = conn;
+}
+
 /* No descriptor, nothing queued; memory and the owner's word come later. */
 void conn_end(struct conn *conn)
 {
@@ -118,18 +131,6 @@ void conn_free(struct conn *conn)
     free(conn->scratch);
     explicit_bzero(conn->hello, sizeof conn->hello);
     free(conn);
-}
-
-void conn_doom(struct conn *conn)
-{
-    if (conn->on_doomed)
-        return;
-    conn->on_doomed = true;
-    if (conn->net->doomed_last != NULL)
-        conn->net->doomed_last->next_doomed = conn;
-    else
-        conn->net->doomed = conn;
-    conn->net->doomed_last = conn;
 }
 
 /* The first reason counts; one that nobody's owner hears is logged. */
@@ -213,11 +214,6 @@ void conn_event(struct conn *conn, uint32_t events)
     }
     if (conn->state != CONN_GONE && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
         conn_read(conn);
-}
-
-void conn_set_arg(struct conn *conn, void *arg)
-{
-    conn->arg = arg;
 }
 
 void conn_set_handlers(struct conn *conn, const struct conn_handlers *handlers, void *arg)

@@ -174,7 +174,6 @@ void conn_event(struct conn *conn, uint32_t events);
 /* The end without a word to the peer. */
 void conn_fail(struct conn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void conn_end(struct conn *conn);    /* the same, its reason being known */
-void conn_doom(struct conn *conn);   /* its end is told, or it is freed, at the end of the round */
 void conn_free(struct conn *conn);   /* no handlers */
 void conn_proven(struct conn *conn); /* it counts no longer among those that any stranger can make */
 

@@ -303,7 +303,6 @@ void conn_close(struct conn *conn, const char *sentence);
 /* In `closed`: was it the peer's REFUSED, whose sentence `reason` then is? Dialling again will hardly help. */
 bool conn_refused(const struct conn *conn);
 void *conn_scratch(struct conn *conn, size_t length); /* owned by the connection, for one frame's payload */
-void conn_set_arg(struct conn *conn, void *arg);      /* replaces `arg` for this connection, e.g. from `ready` */
 void conn_set_handlers(struct conn *conn, const struct conn_handlers *handlers,
                        void *arg);                  /* `ready` is not repeated */
 uint32_t conn_payload_crc(const struct conn *conn); /* in `received`: the payload's CRC32C, already checked */
