@@ -33,7 +33,7 @@ struct kube_call {
 
     unsigned attempts;
     bool authenticated_again;
-    uint64_t credentials; /* which version of them this attempt carries */
+    uint64_t credentials;    /* which version of them this attempt carries */
     struct loop_timer timer; /* of the pause before the next attempt, or of silence in this one */
 
     struct line *line;

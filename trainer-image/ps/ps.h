@@ -1,7 +1,8 @@
 /* ps — one shard of the parameters: reduces gradients in a fixed tree, applies the optimizer, serves versions.
  *
  * `struct shard` is the state machine, without sockets or clocks; `struct shard_server` puts it behind DATA dialogues.
- * May call wire, model, optimizer, numerics and common. Knows nothing of members, epochs or deals: the coordinator does.
+ * May call wire, model, optimizer, numerics and common. Knows nothing of members, epochs or deals: the coordinator
+ * does.
  *
  * The shard holds parameters [begin, end) of the flat vector, cut into chunks (layout.h); each chunk has its own
  * version, and its own tree for the step it waits for. Step t's tree has the blocks of plan.blocks as leaves
