@@ -1,14 +1,16 @@
 /* Gradients of tasks against the definition: a list of what has been applied, and the optimizer over each chunk by
- * itself. Pushes come in any order, twice, half (from workers that die), and from parameters of long ago. */
+ * itself. Pushes come in any order, twice, half (from workers that die), and from parameters of long ago; none of them
+ * allocates. */
 #include "ps/batches.h"
 
 #include "common/plan/tasks.h"
 #include "common/test/dice.h"
+#include "common/test/scarce.h"
 #include "numerics/numerics.h"
 #include "optimizer/optimizer.h"
 #include "ps/test_bed.h"
 
-enum { CHUNK = 8, CHUNKS = 3, FLOATS = CHUNK * CHUNKS, TASKS_MOST = 64, WORKERS = 5, WORLDS = 200 };
+enum { CHUNK = 8, CHUNKS = 3, FLOATS = CHUNK * CHUNKS, TASKS_MOST = 64, WORKERS = 5, WORLDS = 200, WARM = 100 };
 
 /* Somebody with a task and the parameters that it has seen. */
 struct worker {
@@ -27,6 +29,7 @@ struct world {
     struct batches *batches;
     struct worker workers[WORKERS];
     uint64_t leased; /* tasks before it, somebody has had */
+    uint64_t pushes;
 
     /* The definition's. */
     float theta[FLOATS], state[FLOATS];
@@ -119,7 +122,10 @@ static enum taken push(struct world *world, const struct worker *worker, uint32_
     float before[CHUNK];
     if (held != NULL)
         memcpy(before, held->data, sizeof before);
-    assert_int_equal(batches_push(world->batches, &frame, sum, &taken, &err), 0);
+    scarce_begin(SCARCE_ONE, world->pushes++ < WARM ? SIZE_MAX : 0); /* from then on there are payloads to use again */
+    int pushed = batches_push(world->batches, &frame, sum, &taken, &err);
+    assert_false(scarce_end());
+    assert_int_equal(pushed, 0);
     if (held != NULL)
         assert_memory_equal(held->data, before, sizeof before);
     payload_unref(world->net, held);

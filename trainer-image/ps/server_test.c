@@ -1,4 +1,5 @@
 /* A shard behind its port: a server and its clients in one process, over loopback. */
+#include "common/test/scarce.h"
 #include "ps/test_bed.h"
 
 enum { CLIENTS_MOST = 8, CHUNKS_MOST = 8 };
@@ -182,6 +183,28 @@ static void subscribers_get_every_version(void **state)
     world_stop(world);
 }
 
+/* Both ends: pushes are sent, received, added up and applied, and the parameters come back. */
+static void warm_steps_allocate_nothing(void **state)
+{
+    (void)state;
+    enum { WARM = 4, STEPS = 20 };
+    struct world *world = world_start(WIRE_CHUNK_FLOATS, 2 * WIRE_CHUNK_FLOATS + 100, STEPS);
+    struct client *a = client_new(world, world->fast), *b = client_new(world, world->slow);
+    ask(a, FRAME_SUBSCRIBE, 0, 0);
+    ask(b, FRAME_SUBSCRIBE, 0, 0);
+    settle(world, true);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        scarce_begin(SCARCE_ONE, step < WARM ? SIZE_MAX : 0);
+        push_step(a, step);
+        push_step(b, step); /* again */
+        settle(world, true);
+        assert_false(scarce_end());
+        check_version(a, step + 1);
+        check_version(b, step + 1);
+    }
+    world_stop(world);
+}
+
 static void gets_are_answered_for_two_versions(void **state)
 {
     (void)state;
@@ -290,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(subscribers_get_every_version),
+        cmocka_unit_test(warm_steps_allocate_nothing),
         cmocka_unit_test(gets_are_answered_for_two_versions),
         cmocka_unit_test(a_lagging_subscriber_gets_the_newest),
         cmocka_unit_test(mistakes_close_the_connection_with_a_sentence),

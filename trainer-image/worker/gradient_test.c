@@ -2,6 +2,7 @@
 #include "worker/gradient.h"
 
 #include "common/buffer.h"
+#include "common/test/scarce.h"
 #include "numerics/numerics.h"
 
 #include <setjmp.h>
@@ -42,7 +43,7 @@ static void put_idx(const struct bed *bed, const char *name, uint32_t rank, uint
     assert_int_equal(file_write_atomically(path, content.data, content.length, &err), 0);
 }
 
-static void make(struct bed *bed, uint32_t blocks, uint32_t batch, enum plan_wire wire)
+static void make_zoo(struct bed *bed, const char *zoo, uint32_t blocks, uint32_t batch, enum plan_wire wire)
 {
     *bed = (struct bed){.folder = "/tmp/thole-gradient-XXXXXX"};
     assert_non_null(mkdtemp(bed->folder));
@@ -61,7 +62,7 @@ static void make(struct bed *bed, uint32_t blocks, uint32_t batch, enum plan_wir
     plan->shards = 4;
     plan->wire = wire;
     struct error err = {0};
-    const struct network_spec spec = {.zoo = "mlp"};
+    const struct network_spec spec = {.zoo = zoo};
     const struct network_sample sample = {.shape = {1, SIDE, SIDE}, .classes = 10};
     if (dataset_open(&bed->train, bed->folder, plan, DATASET_TRAIN, &err) < 0 ||
         model_make(&bed->model, &spec, &sample, &err) < 0 ||
@@ -70,6 +71,11 @@ static void make(struct bed *bed, uint32_t blocks, uint32_t batch, enum plan_wir
         fail_msg("%s", error_message(&err));
     bed->params = malloc(model_parameters(bed->model) * sizeof(float));
     model_init_range(bed->model, 7, 0, model_parameters(bed->model), bed->params);
+}
+
+static void make(struct bed *bed, uint32_t blocks, uint32_t batch, enum plan_wire wire)
+{
+    make_zoo(bed, "mlp", blocks, batch, wire);
 }
 
 static void unmake(struct bed *bed)
@@ -269,12 +275,47 @@ static void test_it_stops_when_it_is_told_to(void **state)
     unmake(&bed);
 }
 
+static void *place_anywhere(void *arg, const struct chunk *chunk)
+{
+    (void)chunk;
+    return arg;
+}
+
+static void look_away(void *arg, const struct chunk *chunk, void *place, double loss)
+{
+    (void)arg, (void)chunk, (void)place, (void)loss;
+}
+
+static bool always(void *arg)
+{
+    (void)arg;
+    return true;
+}
+
+static void test_steps_allocate_nothing(void **state)
+{
+    (void)state;
+    static const char *const zoos[] = {"mlp", "resnet8"};
+    cleanup_free void *room = malloc(WIRE_PAYLOAD_MOST);
+    const struct gradient_hooks hooks = {.go_on = always, .place = place_anywhere, .filled = look_away, .arg = room};
+    for (size_t i = 0; i < 2 * sizeof zoos / sizeof zoos[0]; i++) {
+        struct bed bed;
+        make_zoo(&bed, zoos[i / 2], 5, BATCH, i % 2 == 0 ? PLAN_FLOAT32 : PLAN_BFLOAT16);
+        scarce_begin(SCARCE_ONE, 0);
+        for (uint64_t step = 0; step < 4; step++) { /* of two epochs, one of them short */
+            gradient_prepare(bed.gradient, step, 0);
+            assert_true(gradient_compute(bed.gradient, step, TREE_ROOT, bed.params, bed.parameters, &hooks));
+        }
+        assert_false(scarce_end());
+        unmake(&bed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nodes_have_the_trees_bits),
-        cmocka_unit_test(test_rounded_nodes_have_the_trees_bits),
-        cmocka_unit_test(test_short_steps_have_empty_blocks),
+        cmocka_unit_test(test_nodes_have_the_trees_bits),     cmocka_unit_test(test_rounded_nodes_have_the_trees_bits),
+        cmocka_unit_test(test_short_steps_have_empty_blocks), cmocka_unit_test(test_steps_allocate_nothing),
         cmocka_unit_test(test_it_stops_when_it_is_told_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
