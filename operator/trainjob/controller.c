@@ -282,6 +282,7 @@ static int remember_hello(struct job_memory *memory, const struct report_hello *
     if (strcmp(reports->boot, hello->boot) != 0) {
         reports->has_progress = false;
         reports->has_finished = false;
+        reports->counted = (struct report_sync){0};
     }
     reports->connected = true;
     reports->term = hello->term;
@@ -362,7 +363,7 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
             priority = QUEUE_LOW;
             wake_now = budget_is_open(&memory->share, loop_now(controller->options.loop));
         }
-        trainjob_add_sync(&controller->sync, &reports->progress.sync, &message->progress.sync);
+        trainjob_add_sync(&controller->sync, &reports->counted, &message->progress.sync);
         reports->progress = message->progress;
         reports->has_progress = true;
         break;
@@ -372,8 +373,7 @@ void trainjob_report(struct trainjob_controller *controller, const char *job_uid
             log_error(controller->options.log, "an epoch cannot be kept", "job", memory->key, NULL);
         break;
     case REPORT_FINISHED:
-        if (!reports->has_finished)
-            trainjob_add_sync(&controller->sync, &reports->progress.sync, &message->finished.sync);
+        trainjob_add_sync(&controller->sync, &reports->counted, &message->finished.sync);
         reports->finished = message->finished;
         reports->has_finished = true;
         memory->finished_is_acked = false;

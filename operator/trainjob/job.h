@@ -123,6 +123,7 @@ struct trainjob_reports {
     size_t epoch_count;
     bool has_finished;
     struct report_finished finished;
+    struct report_sync counted; /* what is in the totals of all jobs, of this life of the process */
 };
 
 /* What happened to this operator's own attempts; all 0 at first. */

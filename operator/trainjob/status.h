@@ -57,7 +57,7 @@ size_t trainjob_read_epochs(const cJSON *status, struct report_epoch *out, size_
 
 /* Sets `status`.sync, where there is anything to say. */
 void trainjob_show_sync(const struct report_sync *sync, cJSON *status);
-/* Adds to `totals` what came between two reports of one job; one that has begun anew counts from 0. */
-void trainjob_add_sync(struct report_sync *totals, const struct report_sync *before, const struct report_sync *now);
+/* Adds to `totals` what `now` has more than was `counted` of its process, and has counted it. */
+void trainjob_add_sync(struct report_sync *totals, struct report_sync *counted, const struct report_sync *now);
 
 #endif

@@ -23,17 +23,15 @@ static uint64_t grown(uint64_t before, uint64_t now)
     return now >= before ? now - before : now;
 }
 
-void trainjob_add_sync(struct report_sync *totals, const struct report_sync *before, const struct report_sync *now)
+void trainjob_add_sync(struct report_sync *totals, struct report_sync *counted, const struct report_sync *now)
 {
     if (!now->known)
         return;
-    static const struct report_sync nothing = {0};
-    if (now->steps < before->steps)
-        before = &nothing;
     totals->known = true;
-    totals->steps += grown(before->steps, now->steps);
-    totals->duplicates += grown(before->duplicates, now->duplicates);
-    totals->stale += grown(before->stale, now->stale);
+    totals->steps += grown(counted->steps, now->steps);
+    totals->duplicates += grown(counted->duplicates, now->duplicates);
+    totals->stale += grown(counted->stale, now->stale);
     for (uint32_t i = 0; i < REPORT_STALENESS_BUCKETS; i++)
-        totals->staleness[i] += grown(before->staleness[i], now->staleness[i]);
+        totals->staleness[i] += grown(counted->staleness[i], now->staleness[i]);
+    *counted = *now;
 }

@@ -590,23 +590,27 @@ static void statistics_are_no_news(void **state)
 static void statistics_add_up_over_jobs_and_processes(void **state)
 {
     (void)state;
-    static const struct report_sync reports[] = {
-        {.known = true, .steps = 10, .duplicates = 1, .staleness = {8, 2}},
-        {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}},
-        {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}}, /* said again */
-        {.known = true, .steps = 5, .staleness = {5}},                                   /* a process of a later life */
-        {.known = false},                                                                /* one that has nothing yet */
+    static const struct {
+        bool later_life; /* of the process: it begins at 0, and may be ahead before it is heard */
+        struct report_sync sync;
+    } reports[] = {
+        {false, {.known = true, .steps = 10, .duplicates = 1, .staleness = {8, 2}}},
+        {false, {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}}},
+        {false, {.known = false}}, /* nothing is said of them */
+        {false, {.known = true, .steps = 25, .duplicates = 1, .stale = 3, .staleness = {20, 5}}}, /* said again */
+        {true, {.known = true, .steps = 30, .duplicates = 4, .stale = 3, .staleness = {30}}},
+        {true, {.known = true, .steps = 5, .staleness = {5}}},
     };
-    struct report_sync totals = {0};
-    struct report_sync before = {0};
+    struct report_sync totals = {0}, counted = {0};
     for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
-        trainjob_add_sync(&totals, &before, &reports[i]);
-        before = reports[i];
+        if (reports[i].later_life)
+            counted = (struct report_sync){0};
+        trainjob_add_sync(&totals, &counted, &reports[i].sync);
     }
-    assert_int_equal(totals.steps, 30);
-    assert_int_equal(totals.duplicates, 1);
-    assert_int_equal(totals.stale, 3);
-    assert_int_equal(totals.staleness[0], 25);
+    assert_int_equal(totals.steps, 60);
+    assert_int_equal(totals.duplicates, 5);
+    assert_int_equal(totals.stale, 6);
+    assert_int_equal(totals.staleness[0], 55);
     assert_int_equal(totals.staleness[1], 5);
 }
 
