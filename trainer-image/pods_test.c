@@ -41,9 +41,22 @@ static void test_cut_connections_change_nothing(void **state)
     cluster_free(&cluster);
 }
 
+/* What the histogram that it logged counts in all. */
+static uint64_t sum_of_staleness(const struct process *ps)
+{
+    const char *at = strstr(buffer_text(&ps->text), " staleness=");
+    assert_non_null(at);
+    at += strcspn(at, "0123456789");
+    char *end = NULL;
+    uint64_t sum = strtoull(at, &end, 10);
+    while (*end == ',')
+        sum += strtoull(end + 1, &end, 10);
+    return sum;
+}
+
 /* Types in which the bits depend on who is fast: but every step of every epoch counts, and counts once, though one of
  * three workers is killed and connections are cut. */
-static void train_with_accidents(const char *model, const char *rate)
+static void train_with_accidents(const char *model, const char *rate, bool is_stale)
 {
     enum { CUTS = 3, EPOCHS = 8, STEPS = (BED_TRAIN + 36) / 37 };
     struct cluster cluster;
@@ -62,6 +75,7 @@ static void train_with_accidents(const char *model, const char *rate)
     process_expect_end(&workers[1], -SIGKILL, NULL);
     snprintf(applied, sizeof applied, "applied steps=%d samples=%d ", EPOCHS * STEPS, EPOCHS * BED_TRAIN);
     process_wait_for(&ps[0], applied);
+    assert_int_equal(sum_of_staleness(&ps[0]), is_stale ? EPOCHS * STEPS : 0);
     process_wait_for(&ps[0], "Trained all 8 epochs; accuracy ");
     const char *accuracy = strstr(buffer_text(&ps[0].text), "; accuracy ");
     if (strtod(accuracy + strlen("; accuracy "), NULL) < 60) /* of four classes */
@@ -78,9 +92,9 @@ static void train_with_accidents(const char *model, const char *rate)
 static void test_accidents_cost_no_step_of_any_type(void **state)
 {
     (void)state;
-    train_with_accidents("{zoo: mlp}\n  sync: {type: Asynchronous, asynchronous: {maxStaleness: 2}}", "0.01");
-    train_with_accidents("{zoo: mlp}\n  sync: {type: Hogwild, hogwild: {wire: BFloat16}}", "0.01");
-    train_with_accidents("{zoo: mlp}\n  sync: {type: KAverage, kAverage: {localSteps: 2}}", "0.1");
+    train_with_accidents("{zoo: mlp}\n  sync: {type: Asynchronous, asynchronous: {maxStaleness: 2}}", "0.01", true);
+    train_with_accidents("{zoo: mlp}\n  sync: {type: Hogwild, hogwild: {wire: BFloat16}}", "0.01", true);
+    train_with_accidents("{zoo: mlp}\n  sync: {type: KAverage, kAverage: {localSteps: 2}}", "0.1", false);
 }
 
 /* Whoever computes a share comes to the same: where there is one a round, so does the whole job. */

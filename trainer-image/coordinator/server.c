@@ -83,8 +83,12 @@ static void log_sync(const struct coordinator_server *server, const struct repor
     snprintf(samples, sizeof samples, "%" PRIu64, sync->samples);
     snprintf(duplicates, sizeof duplicates, "%" PRIu64, sync->duplicates);
     snprintf(stale, sizeof stale, "%" PRIu64, sync->stale);
+    char staleness[REPORT_STALENESS_BUCKETS * 22] = "";
+    for (size_t i = 0, length = 0; i < REPORT_STALENESS_BUCKETS; i++)
+        length += (size_t)snprintf(staleness + length, sizeof staleness - length, "%s%" PRIu64, i == 0 ? "" : ",",
+                                   sync->staleness[i]);
     log_info(server->options.log, "applied", "steps", steps, "samples", samples, "duplicates", duplicates, "stale",
-             stale, NULL);
+             stale, "staleness", staleness, NULL);
 }
 
 static void finish(struct coordinator_server *server)
