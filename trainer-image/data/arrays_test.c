@@ -116,6 +116,8 @@ static void wrong_npy_files_get_a_sentence(void **state)
         put_npy(&bed, "x.npy", cases[i].version, cases[i].header, "\1\2\3\4\5\6", 6);
         expect_refusal(&bed, cases[i].sentence);
     }
+    put_file(&bed, "x.npy", "", 0);
+    expect_refusal(&bed, "data set file 'x.npy' is empty: copy it again");
     put_file(&bed, "x.npy", "PK\3\4", 4);
     expect_refusal(&bed, "data set file 'x.npy' is no NPY file: it must begin as numpy.save writes it");
     put_file(&bed, "x.npy", "\x93NUMPY\1\0\xff", 9);

@@ -207,6 +207,8 @@ static void wrong_files_get_a_sentence(void **state)
     make_gzip(&packed, good.data, good.length);
 
     put_file(&bed, "x.idx", "", 0);
+    expect_refusal(&bed, "data set file 'x.idx' is empty: copy it again");
+    put_file(&bed, "x.idx", "\0", 1);
     expect_refusal(&bed, "data set file 'x.idx' is no IDX file: it must begin with two zero bytes, the type of its "
                          "elements and the rank (gzip around that is fine)");
     put_file(&bed, "x.idx", "<html>404</html>", 16);

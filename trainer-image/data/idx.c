@@ -27,6 +27,8 @@ int idx_header(struct array *out, struct source *source, struct error *err)
     size_t got;
     if (source_read(source, header, MAGIC_SIZE, &got, err) < 0)
         return -1;
+    if (got == 0)
+        return error_set(err, "data set file '%s' is empty: copy it again", source->name);
     if (got < MAGIC_SIZE || header[0] != 0 || header[1] != 0 || idx_element(header[2], &out->element) < 0)
         return error_set(err,
                          "data set file '%s' is no IDX file: it must begin with two zero bytes, the type of its "

@@ -192,6 +192,8 @@ int npy_header(struct array *out, struct source *source, struct error *err)
     size_t got;
     if (source_read(source, magic, sizeof magic, &got, err) < 0)
         return -1;
+    if (got == 0)
+        return error_set(err, "data set file '%s' is empty: copy it again", source->name);
     if (got < sizeof magic || memcmp(magic, "\x93NUMPY", 6) != 0)
         return error_set(err,
                          "data set file '%s' is no NPY file: it must begin as numpy.save writes it (gzip around that "
