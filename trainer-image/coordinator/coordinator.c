@@ -246,6 +246,13 @@ void coordinator_shard_lost(struct coordinator *coordinator, uint32_t shard, con
 
 static void diverged(struct coordinator *coordinator, const char *where, uint64_t number)
 {
+    /* No rate has been applied yet to what a job's first step computes. */
+    if (number == 0 && !rounds_are_dealt(coordinator) && !tasks_are_leased(coordinator->plan)) {
+        fail(coordinator, "Diverged",
+             "Training diverged: the loss of its first step is not a finite number; look in the data set for numbers "
+             "that are not finite or very large, which spec.normalize of the Dataset can scale");
+        return;
+    }
     fail(coordinator, "Diverged",
          "Training diverged: the loss %s %llu (epoch %u) is not a finite number; a "
          "spec.training.optimizer.learningRate below %g may help",

@@ -113,10 +113,19 @@ static void test_the_end_comes_early_or_badly(void **state)
     assert_false(coordinator_result(world.coordinator)->succeeded);
     end(&world);
 
+    struct error err = {0};
+    begin_with(&world, 8, 1, 1);
+    forget(&world);
+    assert_int_equal(coordinator_shard_done(world.coordinator, 0, 0, (double)NAN, world.now, &err), 0);
+    expect(&world, "finished Diverged; ");
+    assert_non_null(strstr(coordinator_result(world.coordinator)->message,
+                           "its first step is not a finite number; look "
+                           "in the data set"));
+    end(&world);
+
     begin_with(&world, 8, 1, 1);
     done(&world, 0, 0);
     forget(&world);
-    struct error err = {0};
     assert_int_equal(coordinator_shard_done(world.coordinator, 0, 1, (double)NAN, world.now, &err), 0);
     expect(&world, "finished Diverged; ");
     assert_string_equal(coordinator_result(world.coordinator)->message,
