@@ -55,6 +55,12 @@ def test_manifests_must_be_there(trainer, small_data, tmp_path):
     refused(local.run(tmp_path / "c", options=("-f", tmp_path / "nothing.yaml")), "nothing.yaml")
 
 
+@pytest.mark.parametrize("kind", ["Dataset", "TrainJob"])
+def test_no_two_objects_have_one_name(trainer, small_data, tmp_path, kind):
+    objects = {"Dataset": dataset(small_data), "TrainJob": trainjob(**SMALL)}
+    refused(local.run(tmp_path, *objects.values(), objects[kind], options=("--job", "lenet")), "two", kind)
+
+
 def damage_cut_gzip(path):
     path.write_bytes(path.read_bytes()[:-500])
 

@@ -123,11 +123,25 @@ static int find_start(struct job *job, const struct options *options, const cJSO
     return length < (int)sizeof job->start ? 0 : error_set(err, "the path of the model to start from is too long");
 }
 
+/* Of two of one name, the one that trains would be a matter of the order of the files. */
+static int check_names(const cJSON *objects, struct error *err)
+{
+    const cJSON *object;
+    cJSON_ArrayForEach(object, objects)
+    {
+        const char *kind = json_string(object, "kind", ""), *name = name_of(object);
+        if (manifest_find(objects, kind, json_string(object, "metadata.namespace", ""), name) != object)
+            return error_set(err, "there are two objects of kind %s and name '%s' in the files: take one of them out",
+                             kind, name);
+    }
+    return 0;
+}
+
 int job_load(struct job *job, const struct options *options, struct error *err)
 {
     *job = (struct job){0};
     cleanup_json cJSON *objects = read_files(options, err);
-    if (objects == NULL || check_data_flags(options, objects, err) < 0)
+    if (objects == NULL || check_names(objects, err) < 0 || check_data_flags(options, objects, err) < 0)
         return -1;
     cJSON *trainjob = find_trainjob(objects, options->job, err);
     if (trainjob == NULL)
