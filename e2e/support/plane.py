@@ -69,12 +69,17 @@ class Plane:
 
     def audited(self, since=0):
         """The requests that the API server has answered, from a place in its log (see audit_position)."""
-        with self.audit.open() as log:
+        with self.audit.open("rb") as log:
             log.seek(since)
-            return [json.loads(line) for line in log if line.endswith("\n")]
+            return [json.loads(line) for line in log if line.endswith(b"\n")]
 
     def audit_position(self):
-        return self.audit.stat().st_size
+        """Where its next whole line begins: the server may be in the middle of one."""
+        with self.audit.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(0, end - 1_000_000))
+            tail = log.read(end - log.tell())
+        return end - len(tail) + tail.rfind(b"\n") + 1
 
 
 @contextlib.contextmanager
