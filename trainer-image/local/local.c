@@ -35,8 +35,8 @@ struct local {
     struct report_finished result;
     uint64_t step;
     double trained_seconds;
-    struct instant ending; /* since when the processes are asked to end; 0: they are not */
-    bool killed;
+    struct instant ending; /* since when the processes are to end; 0: they are not */
+    bool asked, killed;
 };
 
 /* ---- the end ---- */
@@ -222,7 +222,8 @@ static void read_log(struct local *local)
 
 /* ---- the loop ---- */
 
-/* After the end processes leave by themselves where the job came to its own end, and are asked to otherwise. */
+/* After the end processes leave by themselves where the job came to its own end, and are asked to otherwise. A worker
+ * that was still on its way to servers which have left would look for them for ever. */
 static void look_after_the_end(struct local *local)
 {
     if (local->ending.nanoseconds == 0) {
@@ -231,6 +232,10 @@ static void look_after_the_end(struct local *local)
         else
             stop_all(local);
         return;
+    }
+    if (local->by_itself && !local->asked && !processes_serve(&local->processes)) {
+        local->asked = true;
+        processes_stop(&local->processes, false);
     }
     int64_t waited = instant_since(clock_now(), local->ending);
     if (waited > PATIENCE && !local->killed) {

@@ -332,6 +332,14 @@ bool processes_run(const struct processes *processes)
     return false;
 }
 
+bool processes_serve(const struct processes *processes)
+{
+    for (uint32_t i = 0; i < processes->count; i++)
+        if (processes->list[i].pid != 0 && processes->list[i].role == PROCESS_PS)
+            return true;
+    return false;
+}
+
 void processes_stop(const struct processes *processes, bool kill_them)
 {
     for (uint32_t i = 0; i < processes->count; i++)

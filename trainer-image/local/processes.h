@@ -49,7 +49,8 @@ int processes_start(struct processes *processes, struct instant now, struct erro
 int64_t processes_wait(const struct processes *processes, struct instant now);
 /* The next child that has ended; false where none has. */
 bool processes_reap(struct processes *processes, struct ended *ended, struct instant now);
-bool processes_run(const struct processes *processes); /* does any? */
+bool processes_run(const struct processes *processes);   /* does any? */
+bool processes_serve(const struct processes *processes); /* does any parameter server? */
 /* Asks all to end, or, with `kill`, ends them. */
 void processes_stop(const struct processes *processes, bool kill);
 /* Ends and removes whatever is left. */
