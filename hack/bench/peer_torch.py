@@ -80,7 +80,7 @@ def accuracy(model, images, labels, rank, world):
 def train(options, model, data, report):
     images, labels = data
     rank, world = options.rank, options.world
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=options.rate, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     for _ in range(options.epochs):
         begin = time.perf_counter()
@@ -106,6 +106,7 @@ def main():
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--goal", type=float, help="percent: validate after every epoch, and stop there")
     options = parser.parse_args()
     torch.set_num_threads(1)

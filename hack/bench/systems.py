@@ -181,6 +181,7 @@ def run_torch(job, world=1):
     }
     command = [sys.executable, HERE / "peer_torch.py", "--data", job.data, "--model", job.model]
     command += ["--batch", str(job.batch), "--epochs", str(job.epochs), "--seed", str(job.seed), "--world", str(world)]
+    command += ["--rate", str(job.rate)]
     if job.goal:
         command += ["--goal", str(job.goal)]
     others = [([*command, "--rank", str(rank)], environment) for rank in range(1, world)]
