@@ -165,12 +165,10 @@ static int sing_rows(const struct plan *plan, const struct network_table *table,
     make_values(PURPOSE_ROWS, dim, table->bound, theta, dim);
     const struct optimizer_step step = step_of(plan, schedule, 0);
     struct exact_sum squares = {0};
-    for (uint32_t i = 0; i < sum.count; i++) {
-        const float *row = sum.rows + (size_t)i * dim;
-        if (plan->training.optimizer.clip_norm > 0)
-            exact_sum_add(&squares, optimizer_row_squares(&step, row, dim));
-        optimizer_apply_row(&plan->training.optimizer, &step, theta, states, row, dim);
-    }
+    if (plan->training.optimizer.clip_norm > 0)
+        optimizer_add_row_squares(&step, &sum, &squares);
+    for (uint32_t i = 0; i < sum.count; i++)
+        optimizer_apply_row(&plan->training.optimizer, &step, theta, states, sum.rows + (size_t)i * dim, dim);
     const double total = exact_sum_value(&squares);
     sha256_stream_add(digest, &total, sizeof total);
     sha256_stream_add(digest, sum.rows, (size_t)sum.count * dim * sizeof(float));

@@ -1,6 +1,5 @@
 #include "optimizer/optimizer.h"
 
-#include "numerics/exact_sum.h"
 #include "optimizer/kernels.h"
 
 #include <math.h>
@@ -91,6 +90,12 @@ void optimizer_apply_row(const struct plan_optimizer *plan, const struct optimiz
 double optimizer_row_squares(const struct optimizer_step *step, const float *sum, size_t n)
 {
     return kernel_gradient_squares(step, sum, n);
+}
+
+void optimizer_add_row_squares(const struct optimizer_step *step, const struct sparse *sum, struct exact_sum *squares)
+{
+    for (uint32_t i = 0; i < sum->count; i++)
+        exact_sum_add(squares, optimizer_row_squares(step, sum->rows + (size_t)i * sum->dim, sum->dim));
 }
 
 void optimizer_clip_row(const struct optimizer_step *step, float *sum, size_t n)

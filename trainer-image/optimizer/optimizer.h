@@ -33,6 +33,8 @@
 #include "common/error.h"
 #include "common/network/network.h"
 #include "common/plan/schedule.h"
+#include "numerics/exact_sum.h"
+#include "numerics/sparse.h"
 
 #include <stddef.h>
 
@@ -76,6 +78,8 @@ void optimizer_apply_row(const struct plan_optimizer *plan, const struct optimiz
 
 /* ‖g‖² of a row, for the round that clips. */
 double optimizer_row_squares(const struct optimizer_step *step, const float *sum, size_t n);
+/* Adds that of each row of `sum`. */
+void optimizer_add_row_squares(const struct optimizer_step *step, const struct sparse *sum, struct exact_sum *squares);
 
 /* ---- over a network's flat vector ---- */
 

@@ -277,9 +277,7 @@ static int add_up(const struct tables *tables, struct part *part, uint64_t sampl
 void tables_measure(const struct tables *tables, uint32_t number, const struct optimizer_step *step,
                     struct exact_sum *squares)
 {
-    const struct sparse *sum = tables->parts[number].sum;
-    for (uint32_t i = 0; i < sum->count; i++)
-        exact_sum_add(squares, optimizer_row_squares(step, sum->rows + (size_t)i * sum->dim, sum->dim));
+    optimizer_add_row_squares(step, tables->parts[number].sum, squares);
 }
 
 void tables_apply(struct tables *tables, uint32_t number, const struct optimizer_step *step)

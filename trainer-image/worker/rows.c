@@ -463,11 +463,8 @@ int rows_end(struct rows *rows)
 double rows_squares(const struct rows *rows, const struct optimizer_step *step)
 {
     struct exact_sum squares = {0};
-    for (uint32_t i = 0; i < rows->count; i++) {
-        const struct sparse *sum = &rows->parts[i].adding[0];
-        for (uint32_t k = 0; k < sum->count; k++)
-            exact_sum_add(&squares, optimizer_row_squares(step, sum->rows + (size_t)k * sum->dim, sum->dim));
-    }
+    for (uint32_t i = 0; i < rows->count; i++)
+        optimizer_add_row_squares(step, &rows->parts[i].adding[0], &squares);
     return exact_sum_value(&squares);
 }
 
