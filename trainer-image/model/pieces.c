@@ -2,13 +2,11 @@
 #include "model/dense.h"
 #include "model/graph.h"
 
-static bool is_kept(const struct model *model, uint32_t layer)
-{
-    return model->nodes[layer].trained && dense_is_large(&model->network->layers[layer]);
-}
-
+/* Of a layer; 0 where its weight, if it has one, is not large. */
 static uint32_t pieces_of(const struct network_layer *layer)
 {
+    if (!dense_is_large(layer))
+        return 0;
     const uint32_t rows = dense_piece_rows(layer);
     return (uint32_t)((shape_size(layer->out) + rows - 1) / rows);
 }
@@ -17,7 +15,7 @@ uint32_t model_pieces(const struct model *model)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < model->network->layer_count; i++)
-        count += is_kept(model, i) ? pieces_of(&model->network->layers[i]) : 0;
+        count += pieces_of(&model->network->layers[i]);
     return count;
 }
 
@@ -25,7 +23,7 @@ struct model_piece model_piece(const struct model *model, uint32_t index)
 {
     uint32_t i = 0;
     for (;; i++) {
-        const uint32_t count = is_kept(model, i) ? pieces_of(&model->network->layers[i]) : 0;
+        const uint32_t count = pieces_of(&model->network->layers[i]);
         if (index < count)
             break;
         index -= count;
