@@ -1,6 +1,13 @@
 #include "numerics/numerics.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+float *vector_new(size_t n)
+{
+    enum { LINE = 64 / sizeof(float) };
+    return aligned_alloc(LINE * sizeof(float), (n + LINE - 1) / LINE * LINE * sizeof(float));
+}
 
 VECTOR_CLONES void vector_add(float *restrict y, const float *restrict x, size_t n)
 {

@@ -28,11 +28,10 @@ int batch_new(struct batch **out, const struct plan *plan, const struct model *m
     const uint32_t samples = one ? plan->training.batch_size : BATCH_BLOCK;
     if (workspace_new(&batch->workspace, model, samples, err) < 0)
         return -1;
-    const size_t row = (model_parameters(model) * sizeof(float) + 63) / 64 * 64;
-    batch->x = malloc(samples * model_sample_size(model) * sizeof(float));
+    batch->x = vector_new(samples * model_sample_size(model));
     batch->targets = malloc(samples * sizeof(float));
-    batch->sum = aligned_alloc(64, row);
-    batch->block = one ? NULL : aligned_alloc(64, row);
+    batch->sum = vector_new(model_parameters(model));
+    batch->block = one ? NULL : vector_new(model_parameters(model));
     if (batch->x == NULL || batch->targets == NULL || batch->sum == NULL || (!one && batch->block == NULL))
         return error_set(err, "make room for a gradient of %llu parameters and blocks of %u samples: no memory",
                          (unsigned long long)model_parameters(model), samples);

@@ -82,8 +82,8 @@ static int plan_pieces(struct gradient *gradient, size_t height, struct error *e
         return 0;
     gradient->sum_row = (gradient->sum_row + 15) / 16 * 16;
     gradient->kept_row = model_kept_floats(model, samples);
-    gradient->sums = aligned_alloc(64, (height + 1) * gradient->sum_row * sizeof(float));
-    gradient->kept = malloc(gradient->plan->blocks * gradient->kept_row * sizeof(float));
+    gradient->sums = vector_new((height + 1) * gradient->sum_row);
+    gradient->kept = vector_new(gradient->plan->blocks * gradient->kept_row);
     if (gradient->sums == NULL || gradient->kept == NULL)
         return error_set(err, "make room for the factors of a gradient of %u blocks of %u samples: no memory",
                          gradient->plan->blocks, samples);
@@ -109,9 +109,9 @@ int gradient_new(struct gradient **out, const struct plan *plan, const struct mo
     if (plan_pieces(gradient, height, err) < 0)
         return -1;
     size_t rows = LEFT + (height > 0 ? height : 1);
-    gradient->x = malloc(samples * model_sample_size(model) * sizeof(float));
+    gradient->x = vector_new(samples * model_sample_size(model));
     gradient->targets = malloc(samples * sizeof(float));
-    gradient->rows = aligned_alloc(64, rows * gradient->row * sizeof(float));
+    gradient->rows = vector_new(rows * gradient->row);
     cleanup_layout struct layout *layout = NULL;
     if (layout_new(&layout, model_network(model), plan->shards, err) < 0)
         return -1;

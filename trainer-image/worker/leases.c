@@ -64,7 +64,7 @@ int leases_new(struct leases **out, struct worker *worker, struct error *err)
     leases->chunks = layout_chunks(leases->layout);
     leases->tables = network->table_count;
     leases->parts = leases->chunks + leases->tables * options->plan->shards;
-    leases->values = aligned_alloc(64, (model_parameters(options->model) * sizeof(float) + 63) / 64 * 64);
+    leases->values = vector_new(model_parameters(options->model));
     leases->versions = calloc(leases->chunks, sizeof *leases->versions);
     leases->began = calloc(leases->chunks, sizeof *leases->began);
     leases->flight.parts = calloc(leases->parts, 1);

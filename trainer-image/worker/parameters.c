@@ -38,7 +38,7 @@ int parameters_new(struct parameters **out, const struct network *network, uint3
     bool failed = parameters->asked == NULL;
     for (int i = 0; i < 2; i++) {
         struct half *half = &parameters->halves[i];
-        half->values = aligned_alloc(64, (network->parameters * sizeof(float) + 63) / 64 * 64);
+        half->values = vector_new(network->parameters);
         half->versions = calloc(parameters->chunk_count, sizeof *half->versions);
         failed = failed || half->values == NULL || half->versions == NULL;
     }

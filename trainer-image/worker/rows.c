@@ -86,7 +86,7 @@ int rows_new(struct rows **out, struct net *net, const struct plan *plan, const 
     rows->hooks = *hooks;
     rows->tree = tree_of(plan->blocks);
     rows->count = network->table_count;
-    rows->x = malloc(PIECE * shape_size(network->sample.shape) * sizeof(float));
+    rows->x = vector_new(PIECE * shape_size(network->sample.shape));
     rows->targets = malloc(PIECE * sizeof(float));
     if (rows->x == NULL || rows->targets == NULL)
         return error_set(err, "make room for rows of embedding tables: no memory");

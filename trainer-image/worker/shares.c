@@ -38,11 +38,10 @@ int shares_new(struct shares **out, struct worker *worker, struct error *err)
         optimizer_new(&shares->optimizer, plan, network->tensors, network->tensor_count, network_chunk(network), err) <
             0)
         return -1;
-    const size_t bytes = (shares->parameters * sizeof(float) + 63) / 64 * 64;
-    shares->theta = aligned_alloc(64, bytes);
+    shares->theta = vector_new(shares->parameters);
     bool failed = shares->theta == NULL;
     for (uint32_t i = 0; i < optimizer_states(plan); i++) {
-        shares->states[i] = aligned_alloc(64, bytes);
+        shares->states[i] = vector_new(shares->parameters);
         failed = failed || shares->states[i] == NULL;
     }
     if (failed)

@@ -110,9 +110,11 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
         parameters_new(&chunks, network, plan->shards, plan->wire, err) < 0)
         return -1;
     const uint64_t parameters = model_parameters(model);
-    cleanup_free float *vectors = calloc(3 * parameters, sizeof *vectors);
-    if (vectors == NULL)
+    cleanup_free float *params = vector_new(parameters), *velocity = vector_new(parameters);
+    cleanup_free float *sum = vector_new(parameters);
+    if (params == NULL || velocity == NULL || sum == NULL)
         return error_set(err, "out of memory");
+    memset(velocity, 0, parameters * sizeof *velocity);
     struct bench bench = {
         .plan = plan,
         .data = data,
@@ -120,9 +122,9 @@ static int run(const struct plan *plan, const char *zoo, const char *root, const
         .optimizer = optimizer,
         .gradient = gradient,
         .chunks = chunks,
-        .params = vectors,
-        .velocity = vectors + parameters,
-        .sum = vectors + 2 * parameters,
+        .params = params,
+        .velocity = velocity,
+        .sum = sum,
     };
     model_init_range(model, plan->training.seed, 0, parameters, bench.params);
     const struct schedule schedule = schedule_of(plan, dataset_samples(data));

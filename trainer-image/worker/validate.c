@@ -20,7 +20,7 @@ int validator_new(struct validator **out, const struct model *model, const struc
         return error_set(err, "make room for validation: no memory");
     validator->model = model;
     validator->test = test;
-    validator->x = malloc(PIECE * model_sample_size(model) * sizeof(float));
+    validator->x = vector_new(PIECE * model_sample_size(model));
     if (validator->x == NULL)
         return error_set(err, "make room for validation: no memory");
     if (workspace_new(&validator->workspace, model, MODEL_EVALUATE_SAMPLES, err) < 0)
