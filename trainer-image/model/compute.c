@@ -38,6 +38,7 @@ static struct layer_call call_of(const struct run *run, uint32_t i)
         .index = i,
         .n = run->batch->n,
         .training = run->grad != NULL,
+        .unit = run->model->unit,
         .relu = run->model->nodes[i].relu,
         .params = run->params,
         .output = places->output,

@@ -22,11 +22,22 @@ uint32_t dense_piece_rows(const struct network_layer *layer)
     return (uint32_t)(rows < out ? rows : out);
 }
 
-void dense_weight_rows(const struct network_layer *layer, uint32_t n, uint32_t row, uint32_t rows, const float *dy,
-                       const float *x, float *out)
+bool dense_weight_rows_sum(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *blocks,
+                           uint32_t count, bool rounded, uint32_t row, uint32_t rows, float *out)
 {
     const size_t ins = shape_size(layer->in), outs = shape_size(layer->out);
-    gemm_stepped(GEMM_TN, rows, ins, n, dy + row, outs, x, ins, 0, out, ins);
+    struct gemm_factors factors[GEMM_SUM_MOST];
+    for (uint32_t i = 0; i < count; i++)
+        factors[i] = (struct gemm_factors){blocks[i].n, blocks[i].dy + row, outs, blocks[i].x, ins};
+    return gemm_sparse(unit, GEMM_TN, rows, ins, factors, count, rounded, out, ins);
+}
+
+void dense_weight_rows(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *block,
+                       uint32_t row, uint32_t rows, float *out)
+{
+    const size_t ins = shape_size(layer->in), outs = shape_size(layer->out);
+    if (!dense_weight_rows_sum(layer, unit, block, 1, false, row, rows, out))
+        gemm_stepped(GEMM_TN, rows, ins, block->n, block->dy + row, outs, block->x, ins, 0, out, ins);
 }
 
 static void dense_forward(const struct layer_call *call)
@@ -49,8 +60,9 @@ static void weight_gradient(const struct layer_call *call, uint32_t out)
     const size_t in = shape_size(layer->in);
     const bool cut = dense_is_large(layer) && call->n <= MODEL_PIECE_SAMPLES_MOST;
     const uint32_t most = cut ? dense_piece_rows(layer) : out;
+    const struct dense_block block = {call->n, call->doutput, call->inputs[0]};
     for (uint32_t row = 0; row < out; row += most)
-        dense_weight_rows(layer, call->n, row, out - row < most ? out - row : most, call->doutput, call->inputs[0],
+        dense_weight_rows(layer, call->unit, &block, row, out - row < most ? out - row : most,
                           call->grad + layer->weight + row * in);
 }
 
@@ -77,8 +89,10 @@ static void dense_backward(const struct layer_call *call)
         for (uint32_t i = 1; i < call->n; i++)
             vector_add(call->grad + layer->bias_at, dy + i * out, out);
     }
-    if (call->dinputs[0] != NULL)
-        gemm(GEMM_NN, call->n, in, out, dy, call->params + layer->weight, 0, call->dinputs[0]);
+    const struct gemm_factors factors = {out, dy, out, call->params + layer->weight, in};
+    float *dx = call->dinputs[0];
+    if (dx != NULL && !gemm_sparse(call->unit, GEMM_NN, call->n, in, &factors, 1, false, dx, in))
+        gemm(GEMM_NN, call->n, in, out, dy, factors.b, 0, dx);
 }
 
 const struct layer_kind dense_kind = {

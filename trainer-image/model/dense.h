@@ -5,6 +5,7 @@
 #define THOLE_MODEL_DENSE_H
 
 #include "common/network/network.h"
+#include "model/gemm.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,9 +17,19 @@ bool dense_is_large(const struct network_layer *layer);
 /* How many rows a piece of such a layer's weight has; its last may have fewer. */
 uint32_t dense_piece_rows(const struct network_layer *layer);
 
-/* Rows [row, row + rows) of the weight's gradient over n samples, out [rows][in] = dyᵀ·x of these rows:
- * dy [n][out], x [n][in]. How a piece is computed depends on the layer, rows and n alone. */
-void dense_weight_rows(const struct network_layer *layer, uint32_t n, uint32_t row, uint32_t rows, const float *dy,
-                       const float *x, float *out);
+/* What a weight's gradient over n samples is made of: dyᵀ·x, dy [n][out], x [n][in]. */
+struct dense_block {
+    uint32_t n;
+    const float *dy, *x;
+};
+
+/* Rows [row, row + rows) of the weight's gradient, out [rows][in]. How it is computed depends on the layer, rows, n and
+ * dy's zeros alone. */
+void dense_weight_rows(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *block,
+                       uint32_t row, uint32_t rows, float *out);
+
+/* Of two or four blocks, added up as by gemm_sparse(); false, and nothing done, where that does it in no better way. */
+bool dense_weight_rows_sum(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *blocks,
+                           uint32_t count, bool rounded, uint32_t row, uint32_t rows, float *out);
 
 #endif

@@ -31,8 +31,9 @@ struct node {
 
 struct model {
     struct network *network;
-    struct node *nodes; /* [layer_count] */
-    uint64_t kept;      /* floats a sample of a batch's `kept` */
+    struct node *nodes;  /* [layer_count] */
+    uint64_t kept;       /* floats a sample of a batch's `kept` */
+    enum gemm_unit unit; /* for products that step over zeros */
 };
 
 /* Does the output only give the input another shape, or is it there already? */

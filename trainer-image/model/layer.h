@@ -10,6 +10,7 @@
 #define THOLE_MODEL_LAYER_H
 
 #include "common/network/network.h"
+#include "model/gemm.h"
 #include "model/model.h"
 
 #include <stddef.h>
@@ -18,10 +19,11 @@
 /* One layer over one block. What forward writes and backward reads: output, where LAYER_READS_OUTPUT; saved. */
 struct layer_call {
     const struct network_layer *layer;
-    uint32_t index; /* of the layer in the network: for streams of random numbers */
-    uint32_t n;     /* samples, ≥ 1 */
-    bool training;  /* else: batch norm by its running statistics, no dropout; forward only */
-    bool relu;      /* only where LAYER_TAKES_RELU: see there */
+    uint32_t index;      /* of the layer in the network: for streams of random numbers */
+    uint32_t n;          /* samples, ≥ 1 */
+    enum gemm_unit unit; /* for products that step over zeros */
+    bool training;       /* else: batch norm by its running statistics, no dropout; forward only */
+    bool relu;           /* only where LAYER_TAKES_RELU: see there */
 
     const float *params; /* the whole flat vector; the layer knows its offsets */
     const float *inputs[NETWORK_INPUTS_MOST];

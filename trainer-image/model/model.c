@@ -23,6 +23,7 @@ int model_build(struct model **out, struct network *network, struct error *err)
         if (dense_is_large(layer))
             model->kept += shape_size(layer->in) + shape_size(layer->out);
     }
+    model->unit = numerics_kernel_fuses() ? gemm_unit() : GEMM_NO_UNIT;
     *out = move(model);
     return 0;
 }

@@ -105,9 +105,21 @@ uint32_t model_pieces(const struct model *model);                          /* 0:
 struct model_piece model_piece(const struct model *model, uint32_t index); /* in the order of the flat vector */
 uint64_t model_kept_floats(const struct model *model, uint32_t samples);
 
-/* The piece's gradient over the n samples of a batch, out [end - begin]. Allocates nothing. */
-void model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept, uint32_t n,
+struct model_kept {
+    const float *factors; /* a batch's `kept` */
+    uint32_t n;           /* its samples */
+};
+
+/* The piece's gradient over the samples of a batch, out [end - begin]. Allocates nothing. */
+void model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
                           float *out);
+
+/* Over those of two or four batches at once, (0 + 1) + (2 + 3), where that is faster: returns false, and has done
+ * nothing, where it is not. The bits are those of making each by itself and adding by vector_add(), or, where
+ * `rounded`, by vector_bfloat16_add(). */
+enum { MODEL_PIECE_BATCHES_MOST = 4 };
+bool model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                     uint32_t count, bool rounded, float *out);
 
 struct evaluation {
     double loss_sum;

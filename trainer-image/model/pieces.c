@@ -40,10 +40,25 @@ uint64_t model_kept_floats(const struct model *model, uint32_t samples)
     return samples * model->kept;
 }
 
-void model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept, uint32_t n,
+static struct dense_block block_of(const struct model *model, const struct model_piece *piece, struct model_kept kept)
+{
+    const float *x = kept.factors + kept.n * model->nodes[piece->layer].kept_at;
+    return (struct dense_block){kept.n, x + kept.n * shape_size(model->network->layers[piece->layer].in), x};
+}
+
+void model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
                           float *out)
 {
-    const struct network_layer *layer = &model->network->layers[piece->layer];
-    const float *x = kept + n * model->nodes[piece->layer].kept_at;
-    dense_weight_rows(layer, n, piece->row, piece->rows, x + n * shape_size(layer->in), x, out);
+    const struct dense_block block = block_of(model, piece, kept);
+    dense_weight_rows(&model->network->layers[piece->layer], model->unit, &block, piece->row, piece->rows, out);
+}
+
+bool model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                     uint32_t count, bool rounded, float *out)
+{
+    struct dense_block blocks[MODEL_PIECE_BATCHES_MOST];
+    for (uint32_t i = 0; i < count; i++)
+        blocks[i] = block_of(model, piece, kept[i]);
+    return dense_weight_rows_sum(&model->network->layers[piece->layer], model->unit, blocks, count, rounded, piece->row,
+                                 piece->rows, out);
 }

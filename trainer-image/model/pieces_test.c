@@ -79,7 +79,7 @@ static void check_equal(struct bed *bed, uint32_t n)
     assert_true(model_gradient(bed->model, bed->params, &batch, bed->later, bed->workspace) == loss);
     for (uint32_t i = model_pieces(bed->model); i-- > 0;) {
         const struct model_piece piece = model_piece(bed->model, i);
-        model_piece_gradient(bed->model, &piece, bed->kept, n, bed->later + piece.begin);
+        model_piece_gradient(bed->model, &piece, (struct model_kept){bed->kept, n}, bed->later + piece.begin);
         note_ready(bed, piece.begin, piece.end);
     }
     for (uint64_t i = 0; i < bed->parameters; i++)

@@ -50,6 +50,17 @@ static const struct {
     {"SapphireRapids", CPU_SSE3 | CPU_SSE42 | CPU_AVX | CPU_FMA | CPU_AVX2 | CPU_AVX512 | CPU_AVX512_BF16},
 };
 
+bool numerics_kernel_fuses(void)
+{
+#if defined(__x86_64__)
+    const unsigned needs = CPU_FMA | CPU_AVX2;
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
+        if (strcmp(families[i].family, numerics_kernel()) == 0)
+            return (families[i].needs & needs) == needs;
+#endif
+    return false;
+}
+
 unsigned kernel_cpu_features(void)
 {
     unsigned features = 0;

@@ -194,6 +194,10 @@ void numerics_setup(void);
 /* The kernel family that runs here, such as "SkylakeX" or "Haswell". */
 const char *numerics_kernel(void);
 
+/* Does that family sum products by fused multiply-adds with AVX2? Code of ours that does so, too, may then run beside
+ * it: every CPU that can run the family can run that. */
+bool numerics_kernel_fuses(void);
+
 /* Makes `family` the one that runs: returns 0 where it does already; else starts this program again (/proc/self/exe,
  * with `argv`, OPENBLAS_CORETYPE=family and OPENBLAS_NUM_THREADS=1) and does not return. -1 with *err where this CPU
  * cannot run it or a restart did not bring it. To be called before anything that a restart would lose. */

@@ -432,7 +432,7 @@ static void a_process_starts_again_with_the_jobs_family(void **state)
     run_pin("-u OPENBLAS_CORETYPE", "Nehalem", out, sizeof out);
     assert_string_equal(out, "Nehalem 1\n");
     run_pin("OPENBLAS_CORETYPE=Haswell", "Haswell", out, sizeof out);
-    assert_string_equal(out, "Haswell 1\n");
+    assert_string_equal(out, "Haswell 1 fuses\n");
     /* What a restart for another family left in the environment is no obstacle. */
     run_pin("OPENBLAS_CORETYPE=Haswell THOLE_KERNEL_RESTART=Haswell", "Nehalem", out, sizeof out);
     assert_string_equal(out, "Nehalem 1\n");
@@ -458,7 +458,7 @@ static int pin_main(char *const argv[])
     if (numerics_pin_kernel(argv[2], argv, &err) < 0)
         printf("%s\n", error_message(&err));
     else
-        printf("%s 1\n", numerics_kernel());
+        printf("%s 1%s\n", numerics_kernel(), numerics_kernel_fuses() ? " fuses" : "");
     return 0;
 }
 

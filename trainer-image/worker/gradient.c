@@ -416,27 +416,38 @@ static bool reduce_right(struct gradient *gradient, uint32_t node, double *loss)
     return reduced == 0;
 }
 
-static int compute_piece(void *arg, uint32_t block, struct block_range range, float *out, double *loss)
+static struct model_kept kept_of(const struct gradient *gradient, uint32_t block)
 {
-    const struct gradient *gradient = arg;
-    model_piece_gradient(gradient->model, gradient->piece, gradient->kept + block * gradient->kept_row,
-                         (uint32_t)(range.end - range.begin), out);
-    *loss = 0;
-    return 0;
+    const struct block_range range = tree_block(gradient->tree, gradient->step.count, block);
+    return (struct model_kept){gradient->kept + block * gradient->kept_row, (uint32_t)(range.end - range.begin)};
 }
 
-static void add_pieces(void *arg, float *left, const float *right, size_t n)
+/* A node of two or four blocks, each with samples, is made at once where that is faster. */
+static bool make_at_once(const struct gradient *gradient, uint32_t node, float *out)
 {
-    add(arg, left, right, n);
+    struct model_kept kept[MODEL_PIECE_BATCHES_MOST];
+    uint32_t first, end;
+    tree_node_blocks(gradient->tree, node, &first, &end);
+    if (end - first != 2 && end - first != 4)
+        return false;
+    for (uint32_t i = 0; i < end - first; i++)
+        if ((kept[i] = kept_of(gradient, first + i)).n == 0)
+            return false;
+    return model_piece_sum(gradient->model, gradient->piece, kept, end - first, is_rounded(gradient), out);
 }
 
-static const float *reduce_piece(struct gradient *gradient, uint32_t node, float *out)
+/* A node of the tree; scratch are the rows behind `out`, as many as the node is high. */
+static void reduce_piece(const struct gradient *gradient, uint32_t node, float *out)
 {
-    const struct model_piece *piece = gradient->piece;
-    double loss;
-    tree_reduce(gradient->tree, gradient->step.count, node, piece->end - piece->begin, compute_piece, gradient,
-                add_pieces, out + gradient->sum_row, out, &loss);
-    return out;
+    node = descend(gradient, node);
+    if (tree_is_leaf(gradient->tree, node)) {
+        model_piece_gradient(gradient->model, gradient->piece, kept_of(gradient, node - gradient->tree.leaves), out);
+    } else if (!make_at_once(gradient, node, out)) {
+        float *right = out + gradient->sum_row;
+        reduce_piece(gradient, 2 * node, out);
+        reduce_piece(gradient, 2 * node + 1, right);
+        add(gradient, out, right, gradient->piece->end - gradient->piece->begin);
+    }
 }
 
 /* All blocks have been computed: the large weights of the node, the deepest layer's first. */
@@ -445,13 +456,13 @@ static void reduce_pieces(struct gradient *gradient, uint32_t node)
     float *sums = gradient->sums;
     for (uint32_t i = gradient->piece_count; i-- > 0;) {
         gradient->piece = &gradient->pieces[i];
-        struct sides sides = {.count = 1};
+        struct sides sides = {.left = sums, .right = sums + gradient->sum_row, .count = 2};
         if (tree_is_leaf(gradient->tree, node)) {
-            sides.right = reduce_piece(gradient, node, sums);
+            sides = (struct sides){.right = sums, .count = 1};
+            reduce_piece(gradient, node, sums);
         } else {
-            sides.count = 2;
-            sides.left = reduce_piece(gradient, 2 * node, sums);
-            sides.right = reduce_piece(gradient, 2 * node + 1, sums + gradient->sum_row);
+            reduce_piece(gradient, 2 * node, sums);
+            reduce_piece(gradient, 2 * node + 1, sums + gradient->sum_row);
         }
         write_range(gradient, gradient->piece->begin, gradient->piece->end, sides);
     }

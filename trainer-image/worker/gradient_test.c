@@ -94,17 +94,29 @@ static void unmake(struct bed *bed)
 }
 
 /* Linked in place of the model's (see CMakeLists.txt), so that a test knows what is still to be computed. */
-static _Thread_local uint32_t pieces_computed;
+static _Thread_local uint32_t pieces_computed, sums_made[2]; /* of two blocks, of four */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
-void __real_model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept,
-                                 uint32_t n, float *out);
-void __wrap_model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept,
-                                 uint32_t n, float *out);
-void __wrap_model_piece_gradient(const struct model *model, const struct model_piece *piece, const float *kept,
-                                 uint32_t n, float *out)
+void __real_model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
+                                 float *out);
+void __wrap_model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
+                                 float *out);
+void __wrap_model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
+                                 float *out)
 {
     pieces_computed++;
-    __real_model_piece_gradient(model, piece, kept, n, out);
+    __real_model_piece_gradient(model, piece, kept, out);
+}
+bool __real_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out);
+bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out);
+bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out)
+{
+    const bool made = __real_model_piece_sum(model, piece, kept, count, rounded, out);
+    pieces_computed += made;
+    sums_made[count == 4] += made;
+    return made;
 }
 /* NOLINTEND(bugprone-reserved-identifier) */
 
@@ -225,17 +237,23 @@ static void expect_nodes_as_defined(struct bed *bed, uint64_t step, uint32_t fir
 
 static void check_nodes(enum plan_wire wire)
 {
+    memset(sums_made, 0, sizeof sums_made);
     static const uint32_t block_counts[] = {1, 2, 5, 8};
     for (size_t i = 0; i < sizeof block_counts / sizeof block_counts[0]; i++) {
         struct bed bed;
         uint32_t blocks = block_counts[i];
         make(&bed, blocks, BATCH, wire);
-        for (uint64_t step = 0; step < 4; step += 3) /* 60 samples in batches of 21: step 2 is short, 3 another epoch */
+        for (uint64_t step = 0; step < 4;
+             step += 3) { /* 60 samples in batches of 21: step 2 is short, 3 another epoch */
+            expect_nodes_as_defined(&bed, step, 0, blocks);
             for (uint32_t first = 0; first < blocks; first++)
                 for (uint32_t count = 1; count <= blocks - first; count += 3)
                     expect_nodes_as_defined(&bed, step, first, count);
+        }
         unmake(&bed);
     }
+    if (numerics_kernel_fuses())
+        assert_true(sums_made[0] > 0 && sums_made[1] > 0);
 }
 
 static void test_nodes_have_the_trees_bits(void **state)
