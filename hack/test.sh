@@ -55,7 +55,7 @@ report() {
 
 unit_tests() {
     step "shellcheck"
-    report shellcheck shellcheck "$here"/*.sh "$here"/*/*.sh "$THOLE_ROOT/.ci/run"
+    report shellcheck shellcheck "$here"/*.sh "$here"/*/*.sh "$THOLE_ROOT/trainer-image/completion.sh" "$THOLE_ROOT/.ci/run"
     step "unit tests with AddressSanitizer and UndefinedBehaviorSanitizer"
     run cmake --preset asan >"$reports/cmake.txt" || { cat "$reports/cmake.txt" && die "cmake cannot configure"; }
     run cmake --build --preset asan || die "it does not compile"
