@@ -42,6 +42,7 @@ enum function {
     ROUNDED_ADD,
     SPARSE_SUM,
     MODEL_GRADIENT,
+    PIECE_SUM,
     FUNCTIONS,
 };
 static const char *const names[FUNCTIONS] = {
@@ -70,6 +71,7 @@ static const char *const names[FUNCTIONS] = {
     [ROUNDED_ADD] = "rounded additions",
     [SPARSE_SUM] = "sums of rows",
     [MODEL_GRADIENT] = "the model's gradient",
+    [PIECE_SUM] = "sums of pieces of gradients",
 };
 
 static enum function spoilt;
@@ -169,6 +171,19 @@ double __wrap_model_gradient(const struct model *model, const float *params, con
     spoil(MODEL_GRADIENT, grad, sizeof(float), model_parameters(model));
     return loss;
 }
+
+bool __real_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out);
+bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out);
+bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
+                            uint32_t count, bool rounded, float *out)
+{
+    const bool made = __real_model_piece_sum(model, piece, kept, count, rounded, out);
+    if (made)
+        spoil(PIECE_SUM, out, sizeof(float), piece->end - piece->begin);
+    return made;
+}
 /* NOLINTEND(bugprone-reserved-identifier,readability-non-const-parameter) */
 
 /* ---- Plans, and what they use ---- */
@@ -251,6 +266,12 @@ static struct digests sing(const struct plan *plan, const struct model *model, e
     return out;
 }
 
+static bool hears_of_model(const struct model *model, enum function function)
+{
+    const bool sums = model_pieces(model) > 0 && numerics_kernel_fuses();
+    return function == MODEL_GRADIENT || (function == PIECE_SUM && sums);
+}
+
 static void expect(bool heard, const uint8_t *digest, const uint8_t *right, const char *who, size_t number,
                    enum function function)
 {
@@ -272,7 +293,7 @@ static void other_bits_are_heard_where_they_count(void **state)
             expect(used, digests.shard, right.shard, "shard", i, function);
             const bool of_layers = function == SUM || function == ADD; /* they add vectors, too */
             if (used || !of_layers)
-                expect(used || function == MODEL_GRADIENT, digests.worker, right.worker, "worker", i, function);
+                expect(used || hears_of_model(model, function), digests.worker, right.worker, "worker", i, function);
         }
     }
 }

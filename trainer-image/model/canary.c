@@ -28,6 +28,7 @@ struct canary {
     const struct model *model;
     struct workspace *workspace;
     float *params, *grad, *x;
+    float *kept; /* of a few batches; NULL: no pieces */
     float *targets;
     uint32_t ids[TABLE_ROWS];
     struct model_rows rows[NETWORK_TABLES_MOST]; /* the first few of each table */
@@ -107,6 +108,35 @@ static void sing(struct canary *canary, uint32_t n)
     sha256_stream_add(canary->digest, canary->row_grads, row_floats(network) * sizeof(float));
 }
 
+/* Pieces of large weights, each by itself a part of the gradient that was sung, are also added up in ways of their own.
+ * The batches differ in their targets. */
+static void sing_pieces(struct canary *canary, uint32_t n)
+{
+    const struct model *model = canary->model;
+    const uint32_t classes = model_network(model)->sample.classes;
+    const uint64_t kept_floats = model_kept_floats(model, n);
+    struct model_kept kept[MODEL_PIECE_BATCHES_MOST];
+    for (uint32_t i = 0; i < MODEL_PIECE_BATCHES_MOST; i++) {
+        kept[i] = (struct model_kept){canary->kept + i * kept_floats, n};
+        for (uint32_t j = 0; j < n; j++)
+            canary->targets[j] = (float)(classes > 0 ? (i + j) % classes : i);
+        const struct model_batch batch = {.n = n,
+                                          .x = canary->x,
+                                          .targets = canary->targets,
+                                          .place = {canary_seed, 0, n + i},
+                                          .rows = canary->rows,
+                                          .kept = canary->kept + i * kept_floats};
+        (void)model_gradient(model, canary->params, &batch, canary->grad, canary->workspace);
+    }
+    for (uint32_t i = 0; i < model_pieces(model); i++) {
+        const struct model_piece piece = model_piece(model, i);
+        for (uint32_t count = 2; count <= MODEL_PIECE_BATCHES_MOST; count *= 2)
+            for (uint32_t rounded = 0; rounded < 2; rounded++)
+                if (model_piece_sum(model, &piece, kept, count, rounded > 0, canary->grad))
+                    sha256_stream_add(canary->digest, canary->grad, (piece.end - piece.begin) * sizeof(float));
+    }
+}
+
 static void sing_elementary(struct sha256_stream *digest)
 {
     struct random_stream stream = random_stream(canary_seed, RANDOM_CANARY, 0, 0, 0);
@@ -135,8 +165,11 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
     cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
     cleanup_free float *targets = malloc(most * sizeof *targets);
     const size_t floats = row_floats(model_network(model));
+    const uint32_t cut = most < MODEL_PIECE_SAMPLES_MOST ? most : MODEL_PIECE_SAMPLES_MOST;
+    const bool pieces = model_pieces(model) > 0;
+    cleanup_free float *kept = pieces ? vector_new(MODEL_PIECE_BATCHES_MOST * model_kept_floats(model, cut)) : NULL;
     cleanup_free float *rows = calloc(2 * floats + 1, sizeof *rows);
-    if (vectors == NULL || x == NULL || targets == NULL || rows == NULL)
+    if (vectors == NULL || x == NULL || targets == NULL || rows == NULL || (pieces && kept == NULL))
         return error_set(err, "out of memory for checking this machine's arithmetic");
     cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
     struct canary canary = {
@@ -145,6 +178,7 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         .params = vectors,
         .grad = vectors + parameters,
         .x = x,
+        .kept = kept,
         .targets = targets,
         .row_values = rows,
         .row_grads = rows + floats,
@@ -153,8 +187,11 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
     sing_elementary(digest);
     make_rows(&canary);
     model_init_range(model, canary_seed, 0, parameters, canary.params);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         sing(&canary, sizes[i]);
+        if (kept != NULL && sizes[i] <= MODEL_PIECE_SAMPLES_MOST)
+            sing_pieces(&canary, sizes[i]);
+    }
     sha256_stream_end(digest, out);
     return 0;
 }
