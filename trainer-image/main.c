@@ -23,16 +23,17 @@ static const char help[] = "Usage: thole-trainer ROLE [options]\n"
                            "\n"
                            "thole-trainer ROLE --help tells a role's options.\n";
 
-/* Kubernetes shows the last words of a container from this file, where there is one; `local` reads its own. */
-static void leave_last_words(const char *sentence)
+/* Kubernetes shows the last words of a container from a file, where there is one, beside the log. `local` reads its own
+ * and says them itself. */
+static void say_last_words(const struct pod *pod, const char *sentence)
 {
     const char *path = getenv("THOLE_TERMINATION_LOG");
     cleanup_fd int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
                                      : open("/dev/termination-log", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t written = write(fd, sentence, strlen(sentence));
-    (void)written;
+    const size_t length = strlen(sentence);
+    const bool written = fd >= 0 && write(fd, sentence, length) == (ssize_t)length;
+    if (path == NULL || !written)
+        log_error(&pod->log, sentence, NULL);
 }
 
 static int run_role(int argc, char **argv, int (*role)(const struct pod *pod, struct error *err))
@@ -48,11 +49,11 @@ static int run_role(int argc, char **argv, int (*role)(const struct pod *pod, st
             fprintf(stderr, "thole-trainer %s: %s\n", argv[1], error_message(&err));
         return parsed < 0 ? EXIT_USAGE : EXIT_SUCCESS;
     }
-    if (pod_load(&pod, &err) == 0 && role(&pod, &err) == 0)
+    const int result = pod_load(&pod, &err) < 0 ? -1 : role(&pod, &err);
+    if (result == 0)
         return EXIT_SUCCESS;
-    log_error(&pod.log, error_message(&err), NULL);
-    leave_last_words(error_message(&err));
-    return EXIT_FAILURE;
+    say_last_words(&pod, error_message(&err));
+    return result < 0 ? EXIT_FAILURE : result;
 }
 
 /* OpenBLAS makes its threads while it is loaded, before main: they would cost memory, and take signals that are meant

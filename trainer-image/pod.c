@@ -40,7 +40,8 @@ static const char help[] =
     "  --log-level LEVEL    debug, info, warn or error [info]\n"
     "  --log-format FORMAT  text or json [text]\n"
     "\n"
-    "POD_NAME and POD_UID are used in reports and messages.\n";
+    "POD_NAME and POD_UID are used in reports and messages. Ends with status 65 where the data set's files are "
+    "wrong.\n";
 
 static const char *environment(const char *name, const char *fallback)
 {

@@ -39,7 +39,8 @@ int pod_net(const struct pod *pod, struct net **out, struct error *err);
 /* A descriptor on which SIGTERM and SIGINT arrive; they are blocked otherwise. */
 int pod_signals(struct error *err);
 
-/* The roles: 0, or -1 with the sentence that ends the process. */
+/* The roles: 0, or the sentence that ends the process and -1, or, where the data set's files are why,
+ * LOCAL_BAD_DATA. */
 int ps_main(const struct pod *pod, struct error *err);
 int worker_main(const struct pod *pod, struct error *err);
 

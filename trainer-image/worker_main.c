@@ -2,6 +2,7 @@
 #include "pod.h"
 
 #include "canary.h"
+#include "local/local.h"
 #include "numerics/numerics.h"
 #include "worker/worker.h"
 
@@ -23,10 +24,11 @@ int worker_main(const struct pod *pod, struct error *err)
     cleanup_model struct model *model = NULL;
     cleanup_dataset struct dataset *train = NULL;
     cleanup_dataset struct dataset *test = NULL;
-    if (pod_model(pod, &model, &train_header, &test_header, err) < 0 ||
-        dataset_open(&train, pod->data, pod->plan, DATASET_TRAIN, err) < 0 ||
-        dataset_open(&test, pod->data, pod->plan, DATASET_TEST, err) < 0)
+    if (pod_model(pod, &model, &train_header, &test_header, err) < 0)
         return -1;
+    if (dataset_open(&train, pod->data, pod->plan, DATASET_TRAIN, err) < 0 ||
+        dataset_open(&test, pod->data, pod->plan, DATASET_TEST, err) < 0)
+        return LOCAL_BAD_DATA;
 
     cleanup_net struct net *net = NULL;
     if (pod_net(pod, &net, err) < 0)

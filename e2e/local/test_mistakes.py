@@ -90,11 +90,15 @@ def damage_longer(path):
 def test_a_damaged_file_is_named(trainer, tmp_path, damage, file):
     data = idx.write(tmp_path / "data", train=200, test=1000)
     damage(data / file)
-    refused(local.run(tmp_path, dataset(data), trainjob(**SMALL)), file)
+    run = local.run(tmp_path, dataset(data), trainjob(**SMALL))
+    refused(run, file)
+    assert run.stderr.count(file) == 1, f"to start again is in vain, and once is enough: {run}"
 
 
 def test_labels_must_be_classes(trainer, small_data, tmp_path):
-    refused(local.run(tmp_path, dataset(small_data, classes=5), trainjob(**SMALL)), "train-labels-idx1-ubyte.gz", "classes")
+    run = local.run(tmp_path, dataset(small_data, classes=5), trainjob(**SMALL))
+    refused(run, "train-labels-idx1-ubyte.gz", "classes")
+    assert run.stderr.count("classes") == 1, run
 
 
 def test_the_shape_must_be_the_files(trainer, small_data, tmp_path):

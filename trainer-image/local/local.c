@@ -175,9 +175,8 @@ static void take_ended(struct local *local, const struct ended *ended)
         conclude(local, false, sentence);
         return;
     }
-    processes->restarts++;
     processes->ended_without_progress += !ended->well;
-    if (ended->same_words) {
+    if (ended->in_vain) {
         conclude(local, false, ended->sentence);
         return;
     }
@@ -189,6 +188,7 @@ static void take_ended(struct local *local, const struct ended *ended)
         conclude(local, false, sentence);
         return;
     }
+    processes->restarts++;
     char sentence[sizeof ended->sentence + 64];
     snprintf(sentence, sizeof sentence, "%s; starting it again", ended->sentence);
     display_note(&local->display, sentence);

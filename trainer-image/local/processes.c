@@ -1,5 +1,6 @@
 #include "local/processes.h"
 
+#include "local/local.h"
 #include "wire/wire.h"
 
 #include <errno.h>
@@ -280,7 +281,7 @@ static void note_words(struct process *process, const char *words, bool quick, s
     bool same = quick && words[0] != '\0' && memcmp(digest, process->same, sizeof digest) == 0;
     process->same_ends = same ? process->same_ends + 1 : 1;
     memcpy(process->same, digest, sizeof digest);
-    ended->same_words = process->same_ends == 3;
+    ended->in_vain = ended->in_vain || process->same_ends == 3;
 }
 
 static void tell_end(struct process *process, int status, bool quick, struct ended *ended)
@@ -311,7 +312,9 @@ bool processes_reap(struct processes *processes, struct ended *ended, struct ins
         if (process->pid != pid)
             continue;
         process->pid = 0;
-        *ended = (struct ended){.process = process, .well = WIFEXITED(status) && WEXITSTATUS(status) == 0};
+        *ended = (struct ended){.process = process,
+                                .well = WIFEXITED(status) && WEXITSTATUS(status) == 0,
+                                .in_vain = WIFEXITED(status) && WEXITSTATUS(status) == LOCAL_BAD_DATA};
         bool quick = instant_since(now, process->started) < QUICK;
         tell_end(process, status, quick, ended);
         process->quick_ends = quick ? process->quick_ends + 1 : 0;

@@ -36,7 +36,7 @@ struct processes {
 struct ended {
     struct process *process;
     bool well;           /* by itself, with status 0 */
-    bool same_words;     /* for the third time in a row it said the same: starting it again will not help */
+    bool in_vain;        /* starting it again will not help: its data are wrong, or it said the same three times */
     char sentence[1200]; /* who, how, and its last words */
 };
 
