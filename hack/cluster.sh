@@ -111,8 +111,10 @@ cluster_addons() {
     kube apply -f - <<<"$addons" >/dev/null
     kube -n kube-system rollout status deployment/coredns --timeout 120s >/dev/null
     kube -n thole-system rollout status deployment/mongodb --timeout 120s >/dev/null
+    # A connection that began before kube-proxy knew the Service stays on the wrong way: each try is a new one.
     for number in $(node_numbers); do
-        wait_for 60 "DNS on $(node_name "$number")" inside "$(node_space "$number")" bash -c "</dev/tcp/$dns_address/53"
+        wait_for 60 "DNS on $(node_name "$number")" \
+            inside "$(node_space "$number")" timeout 2 bash -c "</dev/tcp/$dns_address/53"
     done
 }
 

@@ -57,7 +57,7 @@ kill_daemons() {
 nodes_are() { [[ $(kubectl get nodes --no-headers | awk '$2 == "Ready"' | wc -l) == "$1" ]]; }
 resolves() {
     kubectl -n kube-system rollout status deployment/coredns --timeout 60s &&
-        nsenter --net=/run/netns/thole-node-2 -- bash -c '</dev/tcp/10.96.0.10/53'
+        wait_for 30 "DNS" nsenter --net=/run/netns/thole-node-2 -- timeout 2 bash -c '</dev/tcp/10.96.0.10/53'
 }
 
 before=$(traces)
