@@ -17,7 +17,7 @@ enum {
     ROWS_MOST = 64,
     COLUMNS = 16,     /* n is a multiple of this: the widest register */
     VECTORS_MOST = 8, /* of a stripe: with those of three sums, what AVX-512 has registers for */
-    MANY_OF_8 = 5,    /* above five in eight OpenBLAS is as fast (hack/bench.sh train) */
+    FEW = 64,
 };
 
 /* An element of a that is not zero, and where the row of b is that it meets: in floats from b's first. */
@@ -174,6 +174,13 @@ static uint32_t counts(float x)
     return bits << 1 != 0;
 }
 
+/* Of eight elements, how many may not be zero before OpenBLAS is as fast. Over few samples a product is mostly one of
+ * several that are added up, which OpenBLAS leaves to be done in memory. */
+static size_t most_of_8(enum gemm_form form, size_t k)
+{
+    return form == GEMM_TN && k <= FEW ? 5 : 3;
+}
+
 static bool is_sparse(enum gemm_form form, size_t m, const struct gemm_factors *factors)
 {
     const size_t rows = form == GEMM_TN ? factors->k : m, columns = form == GEMM_TN ? m : factors->k;
@@ -185,7 +192,7 @@ static bool is_sparse(enum gemm_form form, size_t m, const struct gemm_factors *
             in_row += counts(row[j]);
         found += in_row;
     }
-    return 8 * found <= MANY_OF_8 * m * factors->k;
+    return 8 * found <= most_of_8(form, factors->k) * m * factors->k;
 }
 
 /* Row i of a product; returns where the next entry goes. `entry` has room for one that does not count. */
