@@ -154,31 +154,37 @@ static const struct conn_handlers dispatcher = {
 
 /* ---- the end ---- */
 
-/* Everybody has been told; whoever leaves first might take the news with it, unread. */
+/* Everybody has been told; whoever leaves first might take the news with it, unread, or, to a worker that has not heard
+ * them yet, look like a loss. */
 static void on_farewell(void *arg)
 {
     struct ps *ps = arg;
-    if (!coordinator_server_has_peers(ps->coordinator) || instant_since(clock_now(), ps->over_since) > FAREWELL_MOST)
+    const bool alone = ps->coordinator != NULL ? !coordinator_server_has_peers(ps->coordinator)
+                                               : !shard_server_has_clients(ps->server);
+    if (alone || instant_since(clock_now(), ps->over_since) > FAREWELL_MOST)
         end(ps, NULL);
     else
         net_timer_set(ps->farewell, FAREWELL);
 }
 
-static void on_over(void *arg, bool succeeded)
+static void say_farewell(struct ps *ps)
 {
-    struct ps *ps = arg;
-    (void)succeeded; /* the report says it: an exit status would only make somebody start this process again */
     ps->over_since = clock_now();
     if (ps->pod->exit_when_done)
         net_timer_set(ps->farewell, 0);
+}
+
+static void on_over(void *arg, bool succeeded)
+{
+    (void)succeeded; /* the report says it: an exit status would only make somebody start this process again */
+    say_farewell(arg);
 }
 
 static void on_finished(void *arg)
 {
     struct ps *ps = arg;
     log_info(&ps->pod->log, "the job is over", NULL);
-    if (ps->pod->exit_when_done)
-        end(ps, NULL);
+    say_farewell(ps);
 }
 
 static void on_accepted(void *arg, uint32_t term)

@@ -28,6 +28,14 @@ def test_same_bits_whoever_trains(undisturbed, small_data, tmp_path, workers, sh
             assert epoch[name] == expected[name], f"{name} of epoch {epoch['epoch']}"
 
 
+def test_who_leaves_after_a_good_end_is_not_lost(trainer, small_data, tmp_path):
+    job = trainjob(model={"zoo": "mlp"}, training={"epochs": 2, "batchSize": 100})
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        run = local.run(tmp_path / name, dataset(small_data), job, options=("--workers", 5, "--shards", 3))
+        assert run.returncode == 0 and "lost" not in run.stderr, run
+
+
 @pytest.mark.parametrize(
     "batch, blocks, samples",
     [(100, 8, 1500), (7, 8, 150), (1, 8, 60), (64, 5, 1001), (1500, 8, 1500), (4000, 8, 1500), (33, 1, 500)],

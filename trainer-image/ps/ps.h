@@ -135,6 +135,8 @@ void shard_server_set_batches(struct shard_server *server, struct batches *batch
 void shard_server_set_average(struct shard_server *server, struct average *average);
 /* A proven DATA connection is the server's from now on, handlers and all: to be called from a dispatcher's `ready`. */
 void shard_server_accept(struct shard_server *server, struct conn *conn);
+/* Is anybody still there? */
+bool shard_server_has_clients(const struct shard_server *server);
 /* What PARAMS carry from now on; a PUSH of another term closes its connection. 0, as at first: any will do. */
 void shard_server_set_term(struct shard_server *server, uint32_t term);
 /* To be called from shard_hooks.chunk_ready. */

@@ -279,6 +279,11 @@ void shard_server_accept(struct shard_server *server, struct conn *conn)
     conn_set_handlers(conn, &client_handlers, client);
 }
 
+bool shard_server_has_clients(const struct shard_server *server)
+{
+    return server->clients != NULL;
+}
+
 size_t shard_server_queued_most(const struct shard_server *server)
 {
     size_t most = 0;
