@@ -101,6 +101,13 @@ def test_labels_must_be_classes(trainer, small_data, tmp_path):
     assert run.stderr.count("classes") == 1, run
 
 
+def test_divergence_is_said_once(trainer, small_data, tmp_path):
+    job = trainjob(**SMALL | {"training": {"epochs": 20, "batchSize": 10, "optimizer": {"learningRate": 1000}}})
+    run = local.run(tmp_path, dataset(small_data), job)
+    refused(run, "diverged", "learningRate")
+    assert run.stderr.count("diverged") == 1, run
+
+
 def test_the_shape_must_be_the_files(trainer, small_data, tmp_path):
     refused(local.run(tmp_path, dataset(small_data, shape=[1, 32, 32]), trainjob(**SMALL)), "shape")
 

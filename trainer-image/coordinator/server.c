@@ -98,6 +98,8 @@ static void finish(struct coordinator_server *server)
     if (result->succeeded)
         log_info(server->options.log, result->message, "model", result->has_model ? result->model.path : "not kept",
                  NULL);
+    else if (server->options.report_fd >= 0) /* who listens there says it beside this log */
+        log_info(server->options.log, result->message, "reason", result->reason, NULL);
     else
         log_error(server->options.log, result->message, "reason", result->reason, NULL);
     for (struct peer *peer = server->peers; peer != NULL; peer = peer->next)
