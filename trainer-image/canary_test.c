@@ -2,6 +2,7 @@
  * of all plans that use it do, and those of the others do not. */
 #include "canary.h"
 
+#include "model/gemm.h"
 #include "numerics/numerics.h"
 #include "numerics/sparse.h"
 #include "optimizer/kernels.h"
@@ -42,7 +43,11 @@ enum function {
     ROUNDED_ADD,
     SPARSE_SUM,
     MODEL_GRADIENT,
-    PIECE_SUM,
+    SPARSE_NN,
+    SPARSE_NN_SUM,
+    SPARSE_TN,
+    SPARSE_TN_LONG,
+    SPARSE_TN_SUM,
     FUNCTIONS,
 };
 static const char *const names[FUNCTIONS] = {
@@ -71,7 +76,11 @@ static const char *const names[FUNCTIONS] = {
     [ROUNDED_ADD] = "rounded additions",
     [SPARSE_SUM] = "sums of rows",
     [MODEL_GRADIENT] = "the model's gradient",
-    [PIECE_SUM] = "sums of pieces of gradients",
+    [SPARSE_NN] = "products over what is not zero",
+    [SPARSE_NN_SUM] = "sums of those",
+    [SPARSE_TN] = "products, the left transposed, over what is not zero",
+    [SPARSE_TN_LONG] = "those of many samples",
+    [SPARSE_TN_SUM] = "sums of products, the left transposed",
 };
 
 static enum function spoilt;
@@ -172,16 +181,19 @@ double __wrap_model_gradient(const struct model *model, const float *params, con
     return loss;
 }
 
-bool __real_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
-                            uint32_t count, bool rounded, float *out);
-bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
-                            uint32_t count, bool rounded, float *out);
-bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
-                            uint32_t count, bool rounded, float *out)
+bool __real_gemm_sparse(enum gemm_unit unit, enum gemm_form form, size_t m, size_t n,
+                        const struct gemm_factors *factors, uint32_t count, bool rounded, float *c, size_t ldc);
+bool __wrap_gemm_sparse(enum gemm_unit unit, enum gemm_form form, size_t m, size_t n,
+                        const struct gemm_factors *factors, uint32_t count, bool rounded, float *c, size_t ldc);
+bool __wrap_gemm_sparse(enum gemm_unit unit, enum gemm_form form, size_t m, size_t n,
+                        const struct gemm_factors *factors, uint32_t count, bool rounded, float *c, size_t ldc)
 {
-    const bool made = __real_model_piece_sum(model, piece, kept, count, rounded, out);
-    if (made)
-        spoil(PIECE_SUM, out, sizeof(float), piece->end - piece->begin);
+    const bool made = __real_gemm_sparse(unit, form, m, n, factors, count, rounded, c, ldc);
+    const bool of_one = count == 1;
+    if (made && form == GEMM_NN)
+        spoil(of_one ? SPARSE_NN : SPARSE_NN_SUM, c, sizeof *c, n);
+    else if (made)
+        spoil(!of_one ? SPARSE_TN_SUM : factors->k > 64 ? SPARSE_TN_LONG : SPARSE_TN, c, sizeof *c, n);
     return made;
 }
 /* NOLINTEND(bugprone-reserved-identifier,readability-non-const-parameter) */
@@ -266,10 +278,9 @@ static struct digests sing(const struct plan *plan, const struct model *model, e
     return out;
 }
 
-static bool hears_of_model(const struct model *model, enum function function)
+static bool is_of_models(enum function function)
 {
-    const bool sums = model_pieces(model) > 0 && numerics_kernel_fuses();
-    return function == MODEL_GRADIENT || (function == PIECE_SUM && sums);
+    return function == MODEL_GRADIENT || (function > MODEL_GRADIENT && numerics_kernel_fuses());
 }
 
 static void expect(bool heard, const uint8_t *digest, const uint8_t *right, const char *who, size_t number,
@@ -293,7 +304,7 @@ static void other_bits_are_heard_where_they_count(void **state)
             expect(used, digests.shard, right.shard, "shard", i, function);
             const bool of_layers = function == SUM || function == ADD; /* they add vectors, too */
             if (used || !of_layers)
-                expect(used || hears_of_model(model, function), digests.worker, right.worker, "worker", i, function);
+                expect(used || is_of_models(function), digests.worker, right.worker, "worker", i, function);
         }
     }
 }

@@ -40,8 +40,7 @@ static const char help[] =
     "  --log-level LEVEL    debug, info, warn or error [info]\n"
     "  --log-format FORMAT  text or json [text]\n"
     "\n"
-    "POD_NAME and POD_UID are used in reports and messages. Ends with status 65 where the data set's files are "
-    "wrong.\n";
+    "POD_NAME and POD_UID are used in reports and messages. Status 65: the data set cannot be read.\n";
 
 static const char *environment(const char *name, const char *fallback)
 {

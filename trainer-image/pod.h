@@ -39,7 +39,7 @@ int pod_net(const struct pod *pod, struct net **out, struct error *err);
 /* A descriptor on which SIGTERM and SIGINT arrive; they are blocked otherwise. */
 int pod_signals(struct error *err);
 
-/* The roles: 0, or the sentence that ends the process and -1, or, where the data set's files are why,
+/* The roles: 0, or the sentence that ends the process and -1, or, where the data set cannot be read,
  * LOCAL_BAD_DATA. */
 int ps_main(const struct pod *pod, struct error *err);
 int worker_main(const struct pod *pod, struct error *err);

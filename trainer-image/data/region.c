@@ -11,15 +11,22 @@ static int no_memory(uint64_t length, const char *name, struct error *err)
     return error_set(err, "out of memory for the %" PRIu64 " bytes of data set file '%s'", length, name);
 }
 
-int region_make(struct region *out, uint64_t length, const char *name, struct error *err)
+static int map_empty(struct region *out, uint64_t length, const char *name, struct error *err)
 {
     void *base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return no_memory(length, name, err);
-    /* Samples are read in a random order: with small pages nearly each is a miss of the page tables' cache. Where there
-     * are no large ones, small ones will do. */
-    (void)madvise(base, length, MADV_HUGEPAGE);
     *out = (struct region){base, length};
+    return 0;
+}
+
+int region_make(struct region *out, uint64_t length, const char *name, struct error *err)
+{
+    if (map_empty(out, length, name, err) < 0)
+        return -1;
+    /* Samples are read in a random order: with small pages nearly each is a miss of the page tables' cache. Where there
+     * are no large ones, small ones will do. A region that grows has small ones: to move large ones takes longer. */
+    (void)madvise(out->base, length, MADV_HUGEPAGE);
     return 0;
 }
 
@@ -42,7 +49,7 @@ int region_grow(struct region *region, uint64_t length, uint64_t most, const cha
     wanted = wanted < length ? length : wanted;
     wanted = wanted > most ? most : wanted;
     if (region->base == NULL)
-        return region_make(region, wanted, name, err);
+        return map_empty(region, wanted, name, err);
     void *base = mremap(region->base, region->length, wanted, MREMAP_MAYMOVE);
     if (base == MAP_FAILED)
         return no_memory(wanted, name, err);

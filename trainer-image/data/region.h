@@ -12,8 +12,8 @@ struct region {
     uint64_t length; /* bytes */
 };
 
-/* Zeros, which cost memory once they are written to: a length that somebody else named is only address space. `name` is
- * the file's whose content is to come here, for the sentence. */
+/* Zeros, which cost memory once they are written to (by large pages, where the kernel has them): a length that somebody
+ * else named is only address space. `name` is the file's whose content is to come here, for the sentence. */
 int region_make(struct region *out, uint64_t length, const char *name, struct error *err);
 
 /* The first `length` bytes of a file. */

@@ -11,7 +11,7 @@
 /* The process's exit status: 0 where the job succeeded, 1 where it did not, 2 for wrong usage. */
 int local_main(int argc, char **argv);
 
-/* A worker's exit status where the data set's files are why it ends: starting it again will not help. (EX_DATAERR.) */
+/* A worker's exit status where it could not read the data set: here, starting it again will not help. (EX_DATAERR.) */
 enum { LOCAL_BAD_DATA = 65 };
 
 #endif

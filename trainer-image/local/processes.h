@@ -36,7 +36,7 @@ struct processes {
 struct ended {
     struct process *process;
     bool well;           /* by itself, with status 0 */
-    bool in_vain;        /* starting it again will not help: its data are wrong, or it said the same three times */
+    bool in_vain;        /* starting it again will not help: it cannot read the data, or said the same three times */
     char sentence[1200]; /* who, how, and its last words */
 };
 

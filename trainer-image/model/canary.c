@@ -1,3 +1,5 @@
+#include "model/gemm.h"
+#include "model/graph.h"
 #include "model/model.h"
 
 #include "numerics/numerics.h"
@@ -28,7 +30,6 @@ struct canary {
     const struct model *model;
     struct workspace *workspace;
     float *params, *grad, *x;
-    float *kept; /* of a few batches; NULL: no pieces */
     float *targets;
     uint32_t ids[TABLE_ROWS];
     struct model_rows rows[NETWORK_TABLES_MOST]; /* the first few of each table */
@@ -108,33 +109,29 @@ static void sing(struct canary *canary, uint32_t n)
     sha256_stream_add(canary->digest, canary->row_grads, row_floats(network) * sizeof(float));
 }
 
-/* Pieces of large weights, each by itself a part of the gradient that was sung, are also added up in ways of their own.
- * The batches differ in their targets. */
-static void sing_pieces(struct canary *canary, uint32_t n)
+/* Products that step over zeros, in all their forms: which of them a model's own come to depends on where its zeros
+ * are. The stripes are of each number of registers. */
+static void sing_sparse(const struct model *model, struct sha256_stream *digest)
 {
-    const struct model *model = canary->model;
-    const uint32_t classes = model_network(model)->sample.classes;
-    const uint64_t kept_floats = model_kept_floats(model, n);
-    struct model_kept kept[MODEL_PIECE_BATCHES_MOST];
-    for (uint32_t i = 0; i < MODEL_PIECE_BATCHES_MOST; i++) {
-        kept[i] = (struct model_kept){canary->kept + i * kept_floats, n};
-        for (uint32_t j = 0; j < n; j++)
-            canary->targets[j] = (float)(classes > 0 ? (i + j) % classes : i);
-        const struct model_batch batch = {.n = n,
-                                          .x = canary->x,
-                                          .targets = canary->targets,
-                                          .place = {canary_seed, 0, n + i},
-                                          .rows = canary->rows,
-                                          .kept = canary->kept + i * kept_floats};
-        (void)model_gradient(model, canary->params, &batch, canary->grad, canary->workspace);
+    enum { M = 5, K = 80, N_MOST = 144, FEW_K = 16 };
+    float a[GEMM_SUM_MOST][M * K], b[K * N_MOST], c[M * N_MOST];
+    struct gemm_factors factors[GEMM_SUM_MOST];
+    random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 6, 0, 0), 0, (uint64_t)K * N_MOST, -1, 1, b);
+    for (uint32_t i = 0; i < GEMM_SUM_MOST; i++) {
+        random_uniform_range(random_stream(canary_seed, RANDOM_CANARY, 5, i, 0), 0, (uint64_t)M * K, -1, 1, a[i]);
+        for (uint32_t j = 0; j < M * K; j++)
+            a[i][j] = j % 4 == i ? a[i][j] : 0;
     }
-    for (uint32_t i = 0; i < model_pieces(model); i++) {
-        const struct model_piece piece = model_piece(model, i);
-        for (uint32_t count = 2; count <= MODEL_PIECE_BATCHES_MOST; count *= 2)
-            for (uint32_t rounded = 0; rounded < 2; rounded++)
-                if (model_piece_sum(model, &piece, kept, count, rounded > 0, canary->grad))
-                    sha256_stream_add(canary->digest, canary->grad, (piece.end - piece.begin) * sizeof(float));
-    }
+    for (enum gemm_form form = GEMM_NN; form <= GEMM_TN; form++)
+        for (uint32_t n = 16; n <= N_MOST; n += 16)
+            for (uint32_t count = 1; count <= GEMM_SUM_MOST; count *= 2) {
+                const uint32_t k = n % 32 == 0 ? FEW_K : K;
+                for (uint32_t i = 0; i < count; i++)
+                    factors[i] = (struct gemm_factors){k, a[i], form == GEMM_TN ? M : k, b, n};
+                for (uint32_t rounded = 0; rounded < 2; rounded++)
+                    if (gemm_sparse(model->unit, form, M, n, factors, count, rounded > 0, c, n))
+                        sha256_stream_add(digest, c, (size_t)M * n * sizeof c[0]);
+            }
 }
 
 static void sing_elementary(struct sha256_stream *digest)
@@ -165,11 +162,8 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
     cleanup_free float *x = malloc(most * model_sample_size(model) * sizeof *x);
     cleanup_free float *targets = malloc(most * sizeof *targets);
     const size_t floats = row_floats(model_network(model));
-    const uint32_t cut = most < MODEL_PIECE_SAMPLES_MOST ? most : MODEL_PIECE_SAMPLES_MOST;
-    const bool pieces = model_pieces(model) > 0;
-    cleanup_free float *kept = pieces ? vector_new(MODEL_PIECE_BATCHES_MOST * model_kept_floats(model, cut)) : NULL;
     cleanup_free float *rows = calloc(2 * floats + 1, sizeof *rows);
-    if (vectors == NULL || x == NULL || targets == NULL || rows == NULL || (pieces && kept == NULL))
+    if (vectors == NULL || x == NULL || targets == NULL || rows == NULL)
         return error_set(err, "out of memory for checking this machine's arithmetic");
     cleanup_sha256_stream struct sha256_stream *digest = sha256_stream_new();
     struct canary canary = {
@@ -178,20 +172,17 @@ int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uin
         .params = vectors,
         .grad = vectors + parameters,
         .x = x,
-        .kept = kept,
         .targets = targets,
         .row_values = rows,
         .row_grads = rows + floats,
         .digest = digest,
     };
     sing_elementary(digest);
+    sing_sparse(model, digest);
     make_rows(&canary);
     model_init_range(model, canary_seed, 0, parameters, canary.params);
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count; i++)
         sing(&canary, sizes[i]);
-        if (kept != NULL && sizes[i] <= MODEL_PIECE_SAMPLES_MOST)
-            sing_pieces(&canary, sizes[i]);
-    }
     sha256_stream_end(digest, out);
     return 0;
 }

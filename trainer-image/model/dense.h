@@ -23,12 +23,13 @@ struct dense_block {
     const float *dy, *x;
 };
 
-/* Rows [row, row + rows) of the weight's gradient, out [rows][in]. How it is computed depends on the layer, rows, n and
- * dy's zeros alone. */
+/* Rows [row, row + rows) of the weight's gradient, out [rows][in]. How it is computed depends on the layer, rows, n,
+ * dy's zeros and whether there is a unit, which all members of a job have or have not. */
 void dense_weight_rows(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *block,
                        uint32_t row, uint32_t rows, float *out);
 
-/* Of two or four blocks, added up as by gemm_sparse(); false, and nothing done, where that does it in no better way. */
+/* Of one, two or four blocks, added up as by gemm_sparse(); false, and nothing done, where that does it in no better
+ * way. */
 bool dense_weight_rows_sum(const struct network_layer *layer, enum gemm_unit unit, const struct dense_block *blocks,
                            uint32_t count, bool rounded, uint32_t row, uint32_t rows, float *out);
 

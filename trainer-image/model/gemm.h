@@ -1,6 +1,8 @@
-/* gemm — matrix products through OpenBLAS, cut so that they are fast for blocks of few samples. Private to model.
+/* gemm — matrix products, through OpenBLAS, cut so that they are fast for blocks of few samples, or over what is not
+ * zero. Private to model.
  *
- * How a product is cut depends on its sizes alone, so the bits do not depend on who computes it.
+ * Which way a product goes and how it is cut depend on its sizes and zeros and on the kernel family, which is one for
+ * all members of a job: the bits do not depend on who computes it.
  */
 #ifndef THOLE_MODEL_GEMM_H
 #define THOLE_MODEL_GEMM_H
@@ -19,7 +21,7 @@ void gemm(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, con
 void gemm_stepped(enum gemm_form form, size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
                   size_t ldb, float beta, float *c, size_t ldc);
 
-/* What gemm_sparse() computes with; the bits are the same. */
+/* What gemm_sparse() computes with; the bits are the same, but for which NaN a NaN is. */
 enum gemm_unit { GEMM_NO_UNIT, GEMM_AVX2, GEMM_AVX512 };
 
 /* The best that this CPU has. */

@@ -17,7 +17,7 @@ enum {
     ROWS_MOST = 64,
     COLUMNS = 16,     /* n is a multiple of this: the widest register */
     VECTORS_MOST = 8, /* of a stripe: with those of three sums, what AVX-512 has registers for */
-    FEW = 64,
+    FEW = 64,         /* samples: no more are in a block whose products are added up (model.h) */
 };
 
 /* An element of a that is not zero, and where the row of b is that it meets: in floats from b's first. */
@@ -219,12 +219,12 @@ bool gemm_sparse(enum gemm_unit unit, enum gemm_form form, size_t m, size_t n, c
     struct entry entries[ENTRIES_MOST + 1];
     uint32_t ends[ROWS_MOST * GEMM_SUM_MOST];
     size_t k = 0;
-    bool sparse = unit != GEMM_NO_UNIT && form != GEMM_NT;
-    for (uint32_t f = 0; f < count && sparse; f++) {
+    for (uint32_t f = 0; f < count; f++)
         k += factors[f].k;
+    bool sparse = unit != GEMM_NO_UNIT && form != GEMM_NT && k > 0 && k <= ENTRIES_MOST;
+    for (uint32_t f = 0; f < count && sparse; f++)
         sparse = can_list(n, &factors[f]) && is_sparse(form, m, &factors[f]);
-    }
-    if (!sparse || k == 0 || k > ENTRIES_MOST)
+    if (!sparse)
         return false;
     const size_t most = ENTRIES_MOST / k < ROWS_MOST ? ENTRIES_MOST / k : ROWS_MOST;
     for (size_t row = 0; row < m; row += most) {

@@ -116,7 +116,7 @@ void model_piece_gradient(const struct model *model, const struct model_piece *p
 
 /* Over those of two or four batches at once, (0 + 1) + (2 + 3), where that is faster: returns false, and has done
  * nothing, where it is not. The bits are those of making each by itself and adding by vector_add(), or, where
- * `rounded`, by vector_bfloat16_add(). */
+ * `rounded`, by vector_bfloat16_add(), but, where they are not rounded, for which NaN a NaN is. */
 enum { MODEL_PIECE_BATCHES_MOST = 4 };
 bool model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
                      uint32_t count, bool rounded, float *out);
@@ -134,8 +134,8 @@ struct evaluation model_evaluate(const struct model *model, const float *params,
 
 /* A digest over what this process computes of a model: gradients and evaluations of every size of block that steps of
  * `batch` samples in `blocks` blocks have over `train_samples` samples (the last step may be short), for fixed random
- * parameters and inputs, and exp and log. Takes as long as a few blocks: milliseconds, and of resnet20 a
- * tenth of a second. */
+ * parameters and inputs, products over what is not zero, and exp and log. Takes as long as a few blocks: milliseconds,
+ * and of resnet20 a tenth of a second. */
 int model_canary(const struct model *model, uint32_t batch, uint32_t blocks, uint64_t train_samples,
                  uint8_t out[SHA256_SIZE], struct error *err);
 

@@ -53,6 +53,8 @@ void model_piece_gradient(const struct model *model, const struct model_piece *p
     dense_weight_rows(&model->network->layers[piece->layer], model->unit, &block, piece->row, piece->rows, out);
 }
 
+_Static_assert((int)MODEL_PIECE_BATCHES_MOST == (int)GEMM_SUM_MOST, "pieces are added up as products are");
+
 bool model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
                      uint32_t count, bool rounded, float *out)
 {

@@ -81,7 +81,7 @@ static int plan_pieces(struct gradient *gradient, size_t height, struct error *e
     if (gradient->piece_count == 0)
         return 0;
     gradient->sum_row = (gradient->sum_row + 15) / 16 * 16;
-    gradient->kept_row = model_kept_floats(model, samples);
+    gradient->kept_row = (model_kept_floats(model, samples) + 15) / 16 * 16;
     gradient->sums = vector_new((height + 1) * gradient->sum_row);
     gradient->kept = vector_new(gradient->plan->blocks * gradient->kept_row);
     if (gradient->sums == NULL || gradient->kept == NULL)

@@ -94,7 +94,7 @@ static void unmake(struct bed *bed)
 }
 
 /* Linked in place of the model's (see CMakeLists.txt), so that a test knows what is still to be computed. */
-static _Thread_local uint32_t pieces_computed, sums_made[2]; /* of two blocks, of four */
+static _Thread_local uint32_t pieces_computed, sums_asked, sums_made[2]; /* of two blocks, of four */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
 void __real_model_piece_gradient(const struct model *model, const struct model_piece *piece, struct model_kept kept,
                                  float *out);
@@ -113,6 +113,8 @@ bool __wrap_model_piece_sum(const struct model *model, const struct model_piece 
 bool __wrap_model_piece_sum(const struct model *model, const struct model_piece *piece, const struct model_kept *kept,
                             uint32_t count, bool rounded, float *out)
 {
+    if (++sums_asked % 3 == 0)
+        return false; /* as where one of them is too full */
     const bool made = __real_model_piece_sum(model, piece, kept, count, rounded, out);
     pieces_computed += made;
     sums_made[count == 4] += made;
@@ -238,13 +240,13 @@ static void expect_nodes_as_defined(struct bed *bed, uint64_t step, uint32_t fir
 static void check_nodes(enum plan_wire wire)
 {
     memset(sums_made, 0, sizeof sums_made);
-    static const uint32_t block_counts[] = {1, 2, 5, 8};
+    static const uint32_t block_counts[] = {1, 2, 3, 5, 7, 8, 12, 16};
     for (size_t i = 0; i < sizeof block_counts / sizeof block_counts[0]; i++) {
         struct bed bed;
         uint32_t blocks = block_counts[i];
         make(&bed, blocks, BATCH, wire);
-        for (uint64_t step = 0; step < 4;
-             step += 3) { /* 60 samples in batches of 21: step 2 is short, 3 another epoch */
+        /* 60 samples in batches of 21: step 2 is short, 3 another epoch. */
+        for (uint64_t step = 0; step < 4; step += 3) {
             expect_nodes_as_defined(&bed, step, 0, blocks);
             for (uint32_t first = 0; first < blocks; first++)
                 for (uint32_t count = 1; count <= blocks - first; count += 3)
